@@ -1,0 +1,105 @@
+"""Budgets are reserved before spending and never passed. Rollouts are exact; the rest is settled from what calls report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gepa_atlas.errors import BudgetExhausted, ContractError
+from gepa_atlas.types import Role, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hard limits of a run; None is no limit. Seconds are wall clock of the search, dollars need known prices."""
+
+    rollouts: int | None = None
+    tokens: int | None = None
+    dollars: float | None = None
+    seconds: float | None = None
+
+
+class Budget:
+    """Rollouts, reserved as an upper bound when a slot is planned and settled, in ask order, at what it really took.
+
+    One rollout is one run of the student agent that is not answered by the ledger: a baseline, a second attempt, a probe.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.spent = 0
+        self._reserved: dict[int, int] = {}
+
+    @property
+    def reserved(self) -> int:
+        return sum(self._reserved.values())
+
+    @property
+    def free(self) -> int | None:
+        """Rollouts that can still be reserved; None without a limit."""
+        return None if self.limit is None else self.limit - self.spent - self.reserved
+
+    def affords(self, rollouts: int) -> bool:
+        return self.free is None or rollouts <= self.free
+
+    def reserve(self, slot: int, rollouts: int) -> None:
+        if rollouts < 0 or slot in self._reserved:
+            raise ContractError(f"slot {slot} reserves {rollouts} rollouts: it must be new and the number not negative")
+        if not self.affords(rollouts):
+            raise BudgetExhausted(f"slot {slot} needs {rollouts} rollouts; {self.free} of {self.limit} are left")
+        self._reserved[slot] = rollouts
+
+    def settle(self, slot: int, rollouts: int) -> int:
+        """Turn a reservation into spending; returns the refund."""
+        reserved = self._reserved.pop(slot)
+        if rollouts > reserved:
+            raise ContractError(f"slot {slot} spent {rollouts} rollouts and had reserved {reserved}")
+        self.spent += rollouts
+        return reserved - rollouts
+
+
+class Purse:
+    """Tokens and dollars of real calls, by role. The edge asks before each call and settles after it.
+
+    A reservation is the largest usage seen so far for the role, so a limit can be passed by no more than one call's growth;
+    `worst` (prompt characters / 2 + max_tokens, given by the caller) bounds the first ones.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.by_role: dict[Role, Usage] = {}
+        self._held_tokens = 0
+        self._held_dollars = 0.0
+        self._largest_dollars: dict[Role, float] = {}
+
+    @property
+    def total(self) -> Usage:
+        total = Usage()
+        for usage in self.by_role.values():
+            total = total + usage
+        return total
+
+    def hold(self, role: Role, worst_tokens: int) -> tuple[int, float]:
+        """Reserve one call, or raise BudgetExhausted. Returns the hold, to be given back to `settle`."""
+        known = self.total
+        if self.limits.tokens is not None and (known.tokens or 0) + self._held_tokens + worst_tokens > self.limits.tokens:
+            raise BudgetExhausted(
+                f"the token limit of {self.limits.tokens} leaves no room for a {role} call of up to {worst_tokens} tokens"
+            )
+        dollars = self._largest_dollars.get(role, 0.0)
+        if self.limits.dollars is not None and (known.dollars or 0.0) + self._held_dollars + dollars > self.limits.dollars:
+            raise BudgetExhausted(f"the limit of {self.limits.dollars} dollars leaves no room for another {role} call")
+        self._held_tokens += worst_tokens
+        self._held_dollars += dollars
+        return worst_tokens, dollars
+
+    def settle(self, role: Role, hold: tuple[int, float], usage: Usage) -> None:
+        self._held_tokens -= hold[0]
+        self._held_dollars -= hold[1]
+        self.add(role, usage)
+        if self.limits.dollars is not None and usage.dollars is None:
+            raise BudgetExhausted(f"a {role} call has no known price, so the limit of {self.limits.dollars} dollars cannot be kept")
+
+    def add(self, role: Role, usage: Usage) -> None:
+        self.by_role[role] = self.by_role.get(role, Usage()) + usage
+        if usage.dollars is not None:
+            self._largest_dollars[role] = max(self._largest_dollars.get(role, 0.0), usage.dollars)

@@ -1,0 +1,60 @@
+"""The base of every settings model: unknown keys are errors with the nearest known key, and every error is one line."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gepa_atlas.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Frozen, strict about keys. A key that is accepted is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(model: type[M], data: Mapping[str, Any], where: str) -> M:
+    """Validate `data`, or raise ConfigError with one line: the key's full path from `where`, the rule, the next step."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_first_line(model, error, where)) from None
+
+
+def _first_line(model: type[BaseModel], error: ValidationError, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join([where, *path]) if where else ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys_at(model, path[:-1]))
+        near = difflib.get_close_matches(path[-1], known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if first["type"] == "missing":
+        return f"{key}: this key is required; add it to the configuration"
+    shown = repr(first.get("input"))
+    return f"{key}: {first['msg'].removeprefix('Value error, ')} (got {shown if len(shown) < 80 else shown[:77] + '...'})"
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> set[str]:
+    """Known keys of the (possibly nested) model that an error path points into."""
+    here: list[type[BaseModel]] = [model]
+    for part in path:
+        inner = [m for h in here if part in h.model_fields for m in _models_in(h.model_fields[part].annotation)]
+        here = inner or here
+    return {name for h in here for name in h.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [m for arg in typing.get_args(annotation) for m in _models_in(arg)]
