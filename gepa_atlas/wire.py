@@ -1,0 +1,240 @@
+"""HTTP for whoever calls a server: one attempt, a byte cap, a wall-clock deadline, typed errors, and no key in any message.
+
+Errors raised by `send` (see errors.py for the tree):
+
+status   408 CallTimeout · 425, 429 and 503 with Retry-After RateLimited · other 5xx ServerFault · 401, 403 AuthRefused · 404 NotFound
+         · 3xx and other 4xx BadRequest · an exhausted quota, whatever its status, AuthRefused (waiting does not refill it)
+network  no connection, DNS, TLS, broken half-way: Unreachable · deadline: CallTimeout · undecodable content encoding: Garbled
+size     more than `max_bytes` after decompression: TooLarge
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from gepa_atlas.errors import (
+    AuthRefused,
+    BadRequest,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    Garbled,
+    NotFound,
+    RateLimited,
+    ServerFault,
+    TooLarge,
+    Unreachable,
+)
+from gepa_atlas.secrets import reveal, scrub
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_BYTES = 8 * 1024 * 1024
+_SHOWN_BYTES = 4096  # of an error body
+_CONNECT_SECONDS = 10.0
+_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+_held: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncGenerator[httpx.AsyncClient, None], httpx.AsyncClient]] = WeakKeyDictionary()
+
+
+async def client() -> httpx.AsyncClient:
+    """The HTTP client of the running event loop: no redirects, no cookies, no proxy for loopback, no limit on connections.
+
+    Shared because a pool per caller costs an SSL context and a handshake each; closed by the loop itself when it shuts its
+    async generators down, so that nobody has to carry a `close`.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _held:
+        opened = _open_client()
+        _held[loop] = (opened, await anext(opened))
+    return _held[loop][1]
+
+
+async def _open_client() -> AsyncGenerator[httpx.AsyncClient, None]:
+    import httpx
+
+    async with httpx.AsyncClient(
+        follow_redirects=False,
+        timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        mounts={"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None},
+    ) as opened:
+        yield opened
+
+
+async def send(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int = MAX_BYTES, timeout: float | None = None) -> bytes:
+    """The body of a 2xx answer. `timeout` is wall clock for the whole exchange, in seconds: a dripping server ends with it too."""
+    import httpx
+
+    where = place(str(request.url))
+    try:
+        async with asyncio.timeout(timeout):
+            response = await client.send(request, stream=True)
+            try:
+                if response.is_success:
+                    return await _read(response, max_bytes, where)
+                body = await _read_some(response)
+                raise status_error(response.status_code, response.headers, body, where)
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        raise CallTimeout(f"{where} did not finish answering within {timeout or 0:g} seconds") from None
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        raise network_error(error, where) from None
+
+
+async def _read(response: httpx.Response, max_bytes: int, where: str) -> bytes:
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise TooLarge(f"{where} announced {announced} bytes; the limit is {max_bytes} (max_bytes)")
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > max_bytes:
+            raise TooLarge(f"{where} sent more than {max_bytes} bytes (max_bytes)")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _read_some(response: httpx.Response) -> bytes:
+    """The beginning of an error body; a body that cannot be read must not hide the status."""
+    import httpx
+
+    some = b""
+    try:
+        async for part in response.aiter_bytes():
+            some += part
+            if len(some) >= _SHOWN_BYTES:
+                break
+    except httpx.HTTPError:
+        pass
+    return some[:_SHOWN_BYTES]
+
+
+def status_error(status: int, headers: Mapping[str, str], body: bytes, where: str) -> CallError:
+    """The error a status other than 2xx stands for, with the server's own words in one line."""
+    words = _words(body)
+    said = f"{where} answered {status}" + (f": {words}" if words else "")
+    if b"insufficient_quota" in body:
+        return AuthRefused(said)
+    if status == 408:
+        return CallTimeout(said)
+    wait = retry_after(headers)
+    if status in (425, 429) or (status == 503 and wait is not None):
+        return RateLimited(said, wait)
+    if status >= 500:
+        return ServerFault(said)
+    if status in (401, 403):
+        return AuthRefused(said)
+    if status == 404:
+        return NotFound(said)
+    if 300 <= status < 400:
+        target = place(headers.get("location", ""))
+        return BadRequest(f"{where} answered {status}: it redirects to {target or 'nowhere'}; configure that address itself")
+    return BadRequest(said)
+
+
+def network_error(error: Exception, where: str) -> CallError:
+    """What an httpx exception stands for. Its own words are shown only where they cannot hold a header or a query."""
+    import httpx
+
+    name = type(error).__name__
+    if isinstance(error, httpx.TimeoutException):
+        return CallTimeout(f"{where} did not answer in time ({name})")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return BadRequest(f"{where} is not an http:// or https:// address")
+    if isinstance(error, httpx.LocalProtocolError):
+        return BadRequest(f"the request to {where} is not valid HTTP: check its headers for line breaks and control characters")
+    if isinstance(error, httpx.DecodingError):
+        return Garbled(f"{where} sent a body that its content-encoding does not describe")
+    return Unreachable(f"no complete answer from {where}: {name}: {_line(str(error))}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait that the server named in Retry-After (seconds or an HTTP date) or retry-after-ms; never negative."""
+    millis = headers.get("retry-after-ms")
+    if millis is not None and (number := _number(millis)) is not None:
+        return number / 1000
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    if (number := _number(value)) is not None:
+        return number
+    try:
+        moment = email.utils.parsedate_to_datetime(value.strip())
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return max(0.0, value) if math.isfinite(value) else None
+
+
+def json_body(raw: bytes, where: str) -> Any:
+    """The JSON document in `raw`; Garbled when it is none, or is not UTF-8."""
+    try:
+        return json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Garbled(f"{where} sent bytes that are not UTF-8") from None
+    except (ValueError, RecursionError):
+        shown = _line(raw[:200].decode("utf-8", "replace"))
+        raise Garbled(f"{where} sent something that is not JSON: {shown or '(nothing)'}") from None
+
+
+def reveal_headers(headers: Mapping[str, str], needed_by: str) -> dict[str, str]:
+    """Header values with every `${ENV}` read from the environment; the values read are scrubbed from all that is written."""
+    shown: dict[str, str] = {}
+    for name, value in headers.items():
+        full = _ENV.sub(lambda found: reveal(found[1], needed_by), value)
+        if not full.isascii() or not full.isprintable():
+            raise ConfigError(f"{needed_by}: the value of header {name!r} must be printable ASCII without line breaks")
+        shown[name] = full
+    return shown
+
+
+def place(url: str) -> str:
+    """The address without what may hold a secret: user, password, query, fragment."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(unreadable address)"
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return scrub((f"{parts.scheme}://{host}{port}" if host else "") + parts.path)
+
+
+def _words(body: bytes) -> str:
+    """The server's message, from {"error": {"message": ...}}, {"error": "..."}, {"message"|"detail": "..."} or plain text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return _line(text)
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+    return _line(found if isinstance(found, str) else json.dumps(found))
+
+
+def _line(text: str, limit: int = 300) -> str:
+    flat = scrub(" ".join(text.split()))
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
