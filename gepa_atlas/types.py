@@ -395,6 +395,7 @@ class Lesson:
     before: Reward
     after: Reward
     teacher_usage: Usage = Usage()
+    requests: tuple[str, ...] = ()  # keys of the student runs it rests on: the baseline's and its own, each paid once per run
 
     @property
     def delta(self) -> float | None:
@@ -428,6 +429,7 @@ class Lesson:
             "after": self.after.to_json(),
             "delta": self.delta,
             "teacher_usage": self.teacher_usage.to_json(),
+            "requests": list(self.requests),
         }
 
 
@@ -462,6 +464,7 @@ class SlotKind(StrEnum):
     MEASURE = "measure"  # teach a known candidate on more examples
     CHILD = "child"  # make a child with an operator, then teach it (and its parent) on gate examples
     FINAL = "final"  # seed and winner on the untouched test split
+    IDLE = "idle"  # nothing worth doing until more is told; keeps the window's clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""teach(): one paired lesson. Baseline, guidance, second attempt, and the panel's word on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from gepa_atlas.errors import BudgetExhausted, CallError
+from gepa_atlas.ports import Agent, Case
+from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.rim.panel import Panel
+from gepa_atlas.types import Attempt, Candidate, Example, Guidance, Lesson, Reward, Task, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a lesson: an attempt and what the panel says of it."""
+
+    attempt: Attempt
+    reward: Reward
+    request: str
+
+
+class Classroom:
+    """Student, panel and protocol of a run. The baseline is run and judged once per example and shared by all candidates."""
+
+    def __init__(self, student: Agent, panel: Panel, protocol: TeachingProtocol) -> None:
+        self._student, self._panel, self._protocol = student, panel, protocol
+        self._baselines: dict[str, asyncio.Task[Side]] = {}
+
+    async def teach(self, candidate: Candidate, example: Example, sample: int = 0) -> Lesson:
+        """A failed call or judge is a lesson without a delta, never an exception; outage and drain signals pass through."""
+        before = await self.baseline(example)
+        prepared = await self._protocol.prepare(candidate, example.public(), before.attempt, sample)
+        if prepared.failure is not None:
+            attempt = Attempt.failed(prepared.failure.kind, prepared.failure.reason)
+            after = Side(attempt, await self._judge(example, attempt, prepared.guidance), "")
+        else:
+            after = await self._side(example, prepared.task)
+        extra = tuple(self._request(task) for task in prepared.student_tasks)
+        return Lesson(
+            example,
+            candidate.id,
+            sample,
+            self._protocol.name,
+            before.attempt,
+            prepared.guidance,
+            after.attempt,
+            before.reward,
+            after.reward,
+            prepared.usage,
+            tuple(dict.fromkeys(r for r in (before.request, *extra, after.request) if r)),
+        )
+
+    async def baseline(self, example: Example) -> Side:
+        """The student without guidance, judged; shared while in flight. One waiter's cancellation does not end the others'."""
+        if example.id not in self._baselines:
+            self._baselines[example.id] = asyncio.create_task(self._side(example, Task(example.public())))
+        return await asyncio.shield(self._baselines[example.id])
+
+    async def _side(self, example: Example, task: Task) -> Side:
+        try:
+            attempt = await self._student.run(task)
+        except CallError as error:
+            attempt = Attempt.failed(error.kind, str(error))
+        except BudgetExhausted as error:
+            attempt = Attempt.failed("budget_exhausted", str(error))
+        return Side(attempt, await self._judge(example, attempt, task.guidance), self._request(task))
+
+    async def _judge(self, example: Example, attempt: Attempt, guidance: Guidance) -> Reward:
+        if attempt.error is not None:
+            return Reward.none(attempt.error.kind, attempt.error.reason)
+        assert attempt.output is not None
+        return await self._panel.score(Case(example, attempt.output, guidance))
+
+    @staticmethod
+    def _request(task: Task) -> str:
+        return digest(task.to_json(), 16)

@@ -1,0 +1,444 @@
+"""The search as ask and tell. It says what it wants and is told what happened; it never awaits, prints, saves or reads a clock.
+
+    evolution = Evolution(plan, seeds, train, val, test)
+    while (proposal := evolution.ask()) is not None:       # at most plan.width proposals are out at a time
+        ...                                                # make the child, teach the cells
+        evolution.tell(proposal, outcome)                  # in ask order
+
+Proposal n is planned from the archive as it stood when proposal n - width was told, so the run is a function of (plan, answers),
+whatever finishes first. `IDLE` proposals keep that clock when there is nothing worth doing yet; they are told at once with no lessons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from gepa_atlas.budget import Budget
+from gepa_atlas.errors import ContractError
+from gepa_atlas.evolve.archive import Archive, Entry
+from gepa_atlas.evolve.belief import Belief
+from gepa_atlas.evolve.portfolio import Operator, Portfolio
+from gepa_atlas.evolve.rng import rng
+from gepa_atlas.evolve.verdict import rule
+from gepa_atlas.texts import similarity
+from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal, SlotKind, Status, Verdict
+
+_FINAL = -1  # the slot number under which the held-out test is reserved from the start
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings of a search. Two runs with the same plan, examples and answers are the same run."""
+
+    seed: int = 0
+    width: int = 4  # proposals in flight
+    rollouts: int | None = 150  # hard limit; None is no limit
+    operators: tuple[Operator, ...] = ()
+    minibatch: int = 6  # val cells that a new child is tried on
+    retest: int = 3  # candidates that are measured once more before the winner is named
+    final_share: float = 0.4  # at most this share of the rollouts is kept for the held-out test
+    plateau: int | None = None  # children in a row without a new best before the search ends
+    target: float | None = None  # mean gain at which the search ends
+    student_calls: int = 1  # student runs of one second attempt
+
+
+class Phase(StrEnum):
+    SEARCH = "search"
+    RETEST = "retest"
+    FINAL = "final"
+    DONE = "done"
+
+
+class Evolution:
+    """One search. `gain` values a lesson (None when unscored); `guard` refuses a candidate with a reason before it costs anything."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        seeds: Sequence[Candidate],
+        train: Sequence[str],
+        val: Sequence[str],
+        test: Sequence[str],
+        *,
+        gain: Callable[[Lesson], float | None] = lambda lesson: lesson.delta,
+        guard: Callable[[Candidate], str | None] = lambda candidate: None,
+    ) -> None:
+        if not seeds or not val or not plan.operators:
+            raise ContractError("a search needs at least one seed, one val example and one operator")
+        self.plan = plan
+        self.seed = seeds[0]
+        self.train = tuple(train)
+        self.val = tuple(_shuffled(val, plan.seed, "val"))
+        self.archive = Archive(self.val)
+        self.belief = Belief(self.archive)
+        self.portfolio = Portfolio(plan.operators)
+        self.budget = Budget(plan.rollouts)
+        self.phase = Phase.SEARCH
+        self.stop_reason: str | None = None
+        self.verdict: Verdict | None = None
+        self.decisions: list[Decision] = []
+        self.asked = 0
+        self.told = 0
+        self._gain, self._guard = gain, guard
+        self._flying: dict[int, Proposal] = {}
+        self._paid: set[str] = set()
+        self._taught: dict[tuple[str, str, int], float | None] = {}
+        self._reading: dict[tuple[str, str], Lesson] = {}
+        self._rejected: dict[str, list[Candidate]] = {}
+        self._baselines: set[str] = set()
+        self._best_since = 0
+        self._best_mean = -math.inf
+        self._retested: set[str] = set()
+        for seed in seeds:
+            if seed.id not in self.archive.by_id:
+                self.archive.add(seed, 0)
+        self._seeds_left = [e.id for e in self.archive.entries]
+        self.test = self._reserve_final(tuple(_shuffled(test, plan.seed, "test")))
+
+    # -- ask ----------------------------------------------------------------------------------------------------------
+
+    def ask(self) -> Proposal | None:
+        """The next proposal, or None when the run is done. Call it until `asked - told == width`, and after each tell."""
+        if self.told != max(0, self.asked - self.plan.width) and self.phase is not Phase.DONE:
+            raise ContractError(f"ask {self.asked} needs exactly {max(0, self.asked - self.plan.width)} told proposals, not {self.told}")
+        self._advance()
+        if self.phase is Phase.DONE:
+            return None
+        proposal = {Phase.SEARCH: self._search, Phase.RETEST: self._retest, Phase.FINAL: self._final}[self.phase]()
+        if proposal.kind is not SlotKind.FINAL:
+            self.budget.reserve(proposal.n, proposal.cost)
+        self._flying[proposal.n] = proposal
+        self.asked += 1
+        return proposal
+
+    def stop(self, reason: str) -> None:
+        """End the search after what is in flight; the retest and the held-out test still run."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+
+    def known_at(self, proposal: Proposal, candidate_id: str) -> bool:
+        """Whether the candidate was in the archive when the proposal was planned."""
+        index = self.archive.by_id.get(candidate_id)
+        return index is not None and self.archive.entries[index].born <= max(0, proposal.n - self.plan.width)
+
+    def refuse(self, proposal: Proposal, candidate: Candidate) -> str | None:
+        """Why this draft is not worth a rollout: seen before, almost seen before, or against the guard. None when it is fine."""
+        if self.known_at(proposal, candidate.id):
+            return f"the same as candidate {candidate.id}, which is known"
+        for other in proposal.rejected:
+            if _near(candidate, other):
+                return f"almost the same as candidate {other.id}, which was tried and not kept"
+        return self._guard(candidate)
+
+    def _advance(self) -> None:
+        """Move to the next phase once the present one wants nothing and nothing of it is in flight."""
+        busy = any(p.kind is not SlotKind.IDLE for p in self._flying.values())
+        if busy:
+            return
+        if self.phase is Phase.SEARCH and self._search_over():
+            self.phase = Phase.RETEST
+        if self.phase is Phase.RETEST and not self._contenders():
+            self.phase = Phase.FINAL
+        if self.phase is Phase.FINAL and self.verdict is not None:
+            self.phase = Phase.DONE
+
+    def _search_over(self) -> bool:
+        if self.stop_reason is None and self.plan.plateau is not None and self._best_since >= self.plan.plateau:
+            self.stop_reason = f"plateau: {self._best_since} children in a row brought nothing better"
+        if self.stop_reason is None and self.plan.target is not None and self._reached(self.plan.target):
+            self.stop_reason = f"target: the mean gain on val reached {self.plan.target}"
+        if self.stop_reason is None and not self._seeds_left and not self.budget.affords(self._child_cost(())):
+            self.stop_reason = (
+                f"budget: fewer than {self._child_cost(())} of {self.plan.rollouts} rollouts are left beside those kept for the test"
+            )
+        if self.stop_reason is None and self._seeds_left and not self.budget.affords(2 * self.plan.student_calls):
+            self.stop_reason = f"budget: {self.plan.rollouts} rollouts do not pay for one lesson"
+        return self.stop_reason is not None
+
+    def _reached(self, target: float) -> bool:
+        best = self.best()
+        return best.n >= min(len(self.val), 3 * self.plan.minibatch) and best.mean >= target
+
+    def _search(self) -> Proposal:
+        if self._search_over():
+            return self._idle()
+        if self._seeds_left:
+            entry = self.archive.get(self._seeds_left.pop(0))
+            return self._measure(entry, "seed", 2 * self.plan.minibatch)
+        random = rng(self.plan.seed, self.asked, "plan")
+        active = self.archive.active()
+        sampled = [e.mean + math.sqrt(e.var) * random.standard_normal() for e in active]
+        favourite = active[int(np.argmax(sampled))]
+        if self._worth_measuring(favourite):
+            proposal = self._measure(favourite, "race", max(self.plan.minibatch, self._n_with_pending(favourite)))
+            if proposal.gate and self.budget.affords(proposal.cost):
+                return proposal
+        return self._child(favourite, active, random)
+
+    def _worth_measuring(self, entry: Entry) -> bool:
+        """A favourite is measured until its sd is well under the size of a step; then it is bred from."""
+        if self._n_with_pending(entry) >= len(self.val):
+            return False
+        n = max(1, self._n_with_pending(entry))
+        return math.sqrt(self.belief.cell_var / n) > 0.6 * math.sqrt(self.belief.step_var)
+
+    def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
+        parent = favourite if random.random() < 0.7 else self._lexicase(active, random)
+        operator = self.portfolio.pick(random)
+        read = self._choose_read(parent, operator, random)
+        if not self.budget.affords(self._child_cost(read, parent)):
+            read = ()
+        cost = self._child_cost(read, parent)
+        if not self.budget.affords(cost):
+            return self._idle()
+        others = sorted((e for e in active if e is not parent and e.n), key=lambda e: -e.mean)[:6]
+        return Proposal(
+            self.asked,
+            SlotKind.CHILD,
+            operator.name,
+            (parent.candidate,),
+            read,
+            self._choose_gate(parent, random),
+            cost,
+            tuple(self._rejected.get(parent.id, ())[-12:]),
+            tuple(e.candidate for e in others),
+        )
+
+    def _lexicase(self, active: Sequence[Entry], random: np.random.Generator) -> Entry:
+        """The survivor of val examples in random order: keeps specialists and generalists alike, needs no scalar score."""
+        pool = [e for e in active if e.n] or list(active)
+        for j in random.permutation(len(self.val)):
+            column = np.array([j])
+            scored = [(e, float(self.archive.values(e, column)[0])) for e in pool if self.archive.has(e, int(j))]
+            if len(scored) < 2:
+                continue
+            top = max(value for _, value in scored)
+            pool = [e for e, value in scored if value == top]
+            if len(pool) == 1:
+                break
+        return pool[int(random.integers(len(pool)))]
+
+    def _choose_gate(self, parent: Entry, random: np.random.Generator) -> tuple[tuple[str, int], ...]:
+        """Cells for a new child: val examples the parent is known on, so that the comparison is paired at no extra cost."""
+        known = [self.val[j] for j in self.archive.measured(parent)]
+        fresh = [e for e in self.val if e not in set(known)]
+        picked = [known[i] for i in random.permutation(len(known))][: self.plan.minibatch]
+        picked += fresh[: self.plan.minibatch - len(picked)]
+        return tuple((e, 0) for e in picked)
+
+    def _choose_read(self, parent: Entry, operator: Operator, random: np.random.Generator) -> tuple[str, ...]:
+        """Train examples whose lessons the proposer reads: known failures of the parent first, then unseen ones."""
+        if not operator.reads or not self.train:
+            return ()
+        order = [self.train[i] for i in random.permutation(len(self.train))]
+        known = {e: self._reading[(parent.id, e)] for e in order if (parent.id, e) in self._reading}
+        failed = [e for e, lesson in known.items() if (lesson.after.value or 0.0) < 1.0]
+        unseen = [e for e in order if e not in known]
+        take = failed[: operator.reads // 2] if unseen else failed
+        return tuple((take + unseen + failed[len(take) :])[: operator.reads])
+
+    def _retest(self) -> Proposal:
+        contenders = [e for e in self._contenders() if e.id not in self._retested]
+        if not contenders:
+            return self._idle()
+        self._retested.add(contenders[0].id)
+        proposal = self._measure(contenders[0], "retest", len(self.val))
+        return proposal if proposal.gate else self._idle()
+
+    def _contenders(self) -> list[Entry]:
+        """The best few that can still be measured on more val examples within the budget."""
+        if self.plan.retest == 0:
+            return []
+        top = sorted((e for e in self.archive.entries if e.n), key=lambda e: -e.mean)[: self.plan.retest]
+        return [e for e in top if e.n < len(self.val) and e.id not in self._retested and self.budget.affords(2 * self.plan.student_calls)]
+
+    def _final(self) -> Proposal:
+        if any(p.kind is SlotKind.FINAL for p in self._flying.values()):
+            return self._idle()
+        if not self.test:
+            self.verdict = rule(self.seed, self.winner().candidate, (), 0, self._why_no_test)
+            return self._idle()
+        winner = self.winner().candidate
+        pair = (self.seed,) if winner.id == self.seed.id else (self.seed, winner)
+        return Proposal(self.asked, SlotKind.FINAL, "final", pair, (), tuple((e, 0) for e in self.test), self._final_cost)
+
+    def _measure(self, entry: Entry, why: str, wanted: int) -> Proposal:
+        """Teach a known candidate on the next val cells in the common order, as many as wanted and affordable."""
+        pending = {e for p in self._flying.values() if entry.candidate in p.parents and p.kind is SlotKind.MEASURE for e, _ in p.gate}
+        left = [e for j, e in enumerate(self.val) if not self.archive.has(entry, j) and e not in pending]
+        cells: list[tuple[str, int]] = []
+        cost = 0
+        for example in left[:wanted]:
+            more = self.plan.student_calls + (example not in self._baselines)
+            if not self.budget.affords(cost + more):
+                break
+            cells.append((example, 0))
+            cost += more
+        return Proposal(self.asked, SlotKind.MEASURE, why, (entry.candidate,), (), tuple(cells), cost)
+
+    def _idle(self) -> Proposal:
+        return Proposal(self.asked, SlotKind.IDLE, "idle", ())
+
+    def _n_with_pending(self, entry: Entry) -> int:
+        return entry.n + sum(len(p.gate) for p in self._flying.values() if p.kind is SlotKind.MEASURE and entry.candidate in p.parents)
+
+    def _child_cost(self, read: Sequence[str], parent: Entry | None = None) -> int:
+        """Upper bound of what a child slot takes: its gate cells with their baselines, and the lessons still to be read."""
+        gate = min(self.plan.minibatch, len(self.val)) * (
+            self.plan.student_calls + (len(self._baselines) < len(self.val) + len(self.train))
+        )
+        unread = [e for e in read if parent is None or (parent.id, e) not in self._reading]
+        return gate + len(unread) * (self.plan.student_calls + 1)
+
+    # -- tell ---------------------------------------------------------------------------------------------------------
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> Decision:
+        """Take an outcome in ask order; returns what was done about it and why."""
+        if proposal.n != self.told:
+            raise ContractError(f"proposal {proposal.n} was told when {self.told} was due")
+        del self._flying[proposal.n]
+        self.told += 1
+        requests = {r for lesson in outcome.lessons for r in lesson.requests} - self._paid
+        self._paid |= requests
+        if proposal.kind is SlotKind.FINAL:
+            self.budget.settle(_FINAL, len(requests))
+            decision = self._tell_final(proposal, outcome, len(requests))
+        else:
+            self.budget.settle(proposal.n, len(requests))
+            decision = self._tell_search(proposal, outcome, len(requests))
+        self.decisions.append(decision)
+        return decision
+
+    def _tell_search(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
+        for lesson in outcome.lessons:
+            self._baselines.add(lesson.example.id)
+            if lesson.example.split == "train":
+                self._reading[(lesson.candidate_id, lesson.example.id)] = lesson
+        if proposal.kind is SlotKind.IDLE:
+            return self._decide(proposal, None, Status.NOT_ADDED, "nothing to do until more is told", 0)
+        if proposal.kind is SlotKind.MEASURE:
+            entry = self.archive.get(proposal.parents[0].id)
+            self._take(entry, outcome.lessons)
+            status, reason = self._standing(entry)
+            return self._decide(proposal, entry.id, status, reason, spent)
+        return self._tell_child(proposal, outcome, spent)
+
+    def _tell_child(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
+        draft, parent = outcome.draft, proposal.parents[0]
+        if draft is None or draft.candidate is None:
+            self.portfolio.credit(proposal.operator, 0.0)
+            self._best_since += 1
+            return self._decide(proposal, None, Status.NOT_ADDED, draft.note if draft else "no draft", spent)
+        child = draft.candidate
+        if child.id in self.archive.by_id:
+            self._take(self.archive.get(child.id), outcome.lessons)
+            return self._decide(proposal, child.id, Status.NOT_ADDED, "the same idea was told while this one was in flight", spent)
+        entry = self.archive.add(child, self.told, draft.note)
+        self._take(entry, outcome.lessons)
+        if entry.n == 0:
+            entry.active = False
+            self._best_since += 1
+            return self._decide(proposal, child.id, Status.NOT_ADDED, _why_unscored(outcome.lessons), spent)
+        chance = self._chance_better(entry)
+        self.portfolio.credit(proposal.operator, chance)
+        if chance < 0.15:
+            entry.active = False
+            self._rejected.setdefault(parent.id, []).append(child)
+            self._best_since += 1
+            return self._decide(proposal, child.id, Status.NOT_ADDED, f"better than its parent with probability {chance:.2f} only", spent)
+        status, reason = self._standing(entry)
+        return self._decide(
+            proposal, child.id, Status.NEW if status is Status.NOT_ADDED else status, f"{reason}; {draft.note}".rstrip("; "), spent
+        )
+
+    def _take(self, entry: Entry, lessons: Sequence[Lesson]) -> None:
+        """Val lessons of this entry into the matrix and the belief."""
+        columns = []
+        for lesson in lessons:
+            if lesson.candidate_id != entry.id or lesson.example.id not in self.archive.columns or lesson.cell in self._taught:
+                continue
+            gain = self._gain(lesson)
+            self._taught[lesson.cell] = gain
+            if gain is not None:
+                self.archive.record(entry, lesson.example.id, gain)
+                entry.harmed += (lesson.delta or 0.0) < 0
+                columns.append(self.archive.columns[lesson.example.id])
+        if columns:
+            self.belief.learn(entry, np.unique(columns))
+
+    def _standing(self, entry: Entry) -> tuple[Status, str]:
+        best = self.best()
+        figure = f"mean gain {entry.mean:+.3f} ± {1.96 * math.sqrt(entry.var):.3f} on {entry.n} val examples"
+        if best is entry and entry.mean > self._best_mean + 1e-12:
+            self._best_mean, self._best_since = entry.mean, 0
+            return Status.IMPROVED, f"new best: {figure}"
+        self._best_since += 1
+        return Status.NOT_ADDED, figure
+
+    def _chance_better(self, entry: Entry) -> float:
+        """Posterior probability that a child's step is positive."""
+        if entry.parent is None:
+            return 1.0
+        parent = self.archive.entries[entry.parent]
+        sd = math.sqrt(max(1e-9, entry.var + 0.25 * parent.var))
+        return 0.5 * (1 + math.erf((entry.mean - parent.mean) / (sd * math.sqrt(2))))
+
+    def _decide(self, proposal: Proposal, candidate_id: str | None, status: Status, reason: str, spent: int) -> Decision:
+        return Decision(proposal.n, proposal.kind, proposal.operator, candidate_id, status, reason, spent)
+
+    def _tell_final(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
+        winner = proposal.parents[-1]
+        self.verdict = rule(self.seed, winner, outcome.lessons, len(self.test))
+        return self._decide(proposal, winner.id, Status.NOT_ADDED, "; ".join(self.verdict.reasons), spent)
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def best(self) -> Entry:
+        """The entry with the highest posterior mean among those with evidence; ties go to the shorter, then the older."""
+        pool = [e for e in self.archive.entries if e.n and e.active] or [self.archive.entries[0]]
+        return min(pool, key=lambda e: (-e.mean, e.candidate.size(), e.index))
+
+    def winner(self) -> Entry:
+        """Who goes to the held-out test: the best among the well-measured; within a hair, the shorter prompt."""
+        most = max(e.n for e in self.archive.entries)
+        enough = min(most, max(2 * self.plan.minibatch, len(self.val) // 3))
+        pool = [e for e in self.archive.entries if e.n >= enough and (e.active or e.index == 0)] or [self.archive.entries[0]]
+        top = max(e.mean for e in pool)
+        return min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
+
+    def _reserve_final(self, test: tuple[str, ...]) -> tuple[str, ...]:
+        """Keep rollouts for the held-out test before anything is spent: baseline, seed and winner on each test example."""
+        each = 1 + 2 * self.plan.student_calls
+        self._why_no_test = "there is no test split" if not test else ""
+        size = len(test)
+        if self.plan.rollouts is not None:
+            size = min(size, int(self.plan.rollouts * self.plan.final_share) // each)
+        if test and size < 2:
+            self._why_no_test = f"{self.plan.rollouts} rollouts leave no room for a held-out test: {each} are needed for each example"
+            size = 0
+        self._final_cost = size * each
+        self.budget.reserve(_FINAL, self._final_cost)
+        return test[:size]
+
+
+def _shuffled(ids: Sequence[str], seed: int, purpose: str) -> list[str]:
+    ordered = sorted(ids)
+    return [ordered[i] for i in rng(seed, purpose).permutation(len(ordered))]
+
+
+def _near(a: Candidate, b: Candidate) -> bool:
+    """The same demonstrations and settings, and texts that differ in a word or two."""
+    if a.demos != b.demos or a.settings != b.settings:
+        return False
+    left, right = dict(a.texts), dict(b.texts)
+    return left.keys() == right.keys() and all(similarity(left[k], right[k]) > 0.95 for k in left)
+
+
+def _why_unscored(lessons: Sequence[Lesson]) -> str:
+    reasons = [lesson.failure.reason for lesson in lessons if lesson.failure is not None]
+    return f"none of its lessons was scored: {reasons[0]}" if reasons else "it was taught nothing"
