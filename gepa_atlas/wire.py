@@ -74,8 +74,16 @@ async def _open_client() -> AsyncGenerator[httpx.AsyncClient, None]:
         yield opened
 
 
-async def send(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int = MAX_BYTES, timeout: float | None = None) -> bytes:
-    """The body of a 2xx answer. `timeout` is wall clock for the whole exchange, in seconds: a dripping server ends with it too."""
+async def send(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    *,
+    max_bytes: int = MAX_BYTES,
+    timeout: float | None = None,
+    content_type: str | None = None,
+) -> bytes:
+    """The body of a 2xx answer. `timeout` is wall clock for the whole exchange, in seconds: a dripping server ends with it too.
+    With `content_type` an answer that says it is of another type (a login page, an image) is Garbled."""
     import httpx
 
     where = place(str(request.url))
@@ -84,6 +92,9 @@ async def send(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: 
             response = await client.send(request, stream=True)
             try:
                 if response.is_success:
+                    said = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                    if content_type is not None and said and said != content_type:
+                        raise Garbled(f"{where} sent {said[:80]}; expected {content_type} (content_type)")
                     return await _read(response, max_bytes, where)
                 body = await _read_some(response)
                 raise status_error(response.status_code, response.headers, body, where)

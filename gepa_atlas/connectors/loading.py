@@ -1,0 +1,96 @@
+"""Python code named by a configuration: found, imported, and identified by the bytes of its source."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gepa_atlas.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    call: Callable[..., Any]
+    source_digest: str  # hex SHA-256 of the source file; of the name alone where there is no file
+
+
+def load_callable(reference: str, base_dir: Path, where: str) -> Loaded:
+    """`package.module:name` or `path/to/file.py:name`; name may be dotted (`Class.method`). Paths start at `base_dir`.
+
+    A class is made once, without arguments; then its method, or the instance itself, is what is called. Raises ConfigError.
+    """
+    source, colon, name = reference.rpartition(":")
+    if not colon or not source or not name:
+        raise ConfigError(f"{where}: {reference!r} must read `module:function` or `path/to/file.py:function`")
+    module = _from_file(base_dir / source, where) if source.endswith(".py") else _from_import_path(source, base_dir, where)
+    call = _resolve(module, name, f"{where}: {source!r}")
+    file = module.__file__
+    content = Path(file).read_bytes() if file else reference.encode()
+    return Loaded(call, hashlib.sha256(content).hexdigest())
+
+
+def _from_file(path: Path, where: str) -> ModuleType:
+    """The module of a file under a name of its own, so that it hides no other. Imported once a process."""
+    path = path.resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: there is no file {str(path)!r}; paths start at the directory of the configuration")
+    name = f"_gepa_atlas_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{where}: {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and pickling look their own module up
+    _see(path.parent)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # user code
+        del sys.modules[name]
+        raise ConfigError(f"{where}: importing {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_import_path(name: str, base_dir: Path, where: str) -> ModuleType:
+    _see(base_dir)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # user code
+        raise ConfigError(f"{where}: importing {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _see(directory: Path) -> None:
+    """Neighbours of the user's file can be imported; at the end of the path, where they hide nothing."""
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
+
+
+def _resolve(module: ModuleType, dotted: str, where: str) -> Callable[..., Any]:
+    found: Any = module
+    for part in dotted.split("."):
+        try:
+            found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
+        except AttributeError:
+            known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            raise ConfigError(f"{where} has no {dotted!r}; it has: {', '.join(known) or 'no functions'}") from None
+        if inspect.isclass(found):
+            found = _instance(found, where)
+    if not callable(found):
+        raise ConfigError(f"{where}: {dotted!r} is a {type(found).__name__}, which cannot be called")
+    call: Callable[..., Any] = found
+    return call
+
+
+def _instance(kind: type, where: str) -> Any:
+    try:
+        return kind()
+    except Exception as error:  # user code
+        raise ConfigError(f"{where}: {kind.__name__}() failed: {type(error).__name__}: {error}; it is made without arguments") from error

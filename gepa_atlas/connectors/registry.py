@@ -1,0 +1,91 @@
+"""From `{provider, params}` to an agent. Each provider is one module, imported when it is asked for; packages add more by entry point.
+
+A third party registers, in the entry point group `gepa_atlas.agents`, a function `build(params, surroundings) -> Agent` under its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from gepa_atlas.errors import ConfigError, ContractError
+from gepa_atlas.ports import Agent, ChatModel
+from gepa_atlas.settings import Settings
+
+GROUP = "gepa_atlas.agents"
+
+
+class AgentSpec(Settings):
+    """An agent in a configuration: `agents.student`."""
+
+    provider: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a provider may need beside its params. `where` is the key path of the params, for messages."""
+
+    build_model: Callable[[Any], ChatModel]
+    base_dir: Path  # relative paths in params start here: the directory of the configuration file
+    where: str
+
+
+Builder = Callable[[Mapping[str, Any], Surroundings], Agent]
+
+_BUILT_IN = {
+    "chat": "gepa_atlas.connectors.chat",
+    "cli.command": "gepa_atlas.connectors.cli_command",
+    "http.api": "gepa_atlas.connectors.http_api",
+    "python.callable": "gepa_atlas.connectors.python_callable",
+    "toyworld": "gepa_atlas.connectors.toyworld",
+}
+
+
+def build_agent(
+    spec: AgentSpec, *, build_model: Callable[[Any], ChatModel], base_dir: Path | str | None = None, where: str = "agents.student.params"
+) -> Agent:
+    """The agent of `spec`. `base_dir` is the configuration's directory (also taken from params.base_dir, else the current one).
+
+    Raises ConfigError (unknown provider, wrong params, code that cannot be imported) or MissingExtra; makes no call.
+    """
+    params = dict(spec.params)
+    given = params.pop("base_dir", None)
+    start = Path(base_dir if base_dir is not None else given if given is not None else ".").absolute()
+    return _builder(spec.provider)(params, Surroundings(build_model, start, where))
+
+
+def providers() -> list[str]:
+    """Names of every provider that can be asked for, built in or from other packages."""
+    return sorted({*_BUILT_IN, *_entry_points()})
+
+
+def _builder(provider: str) -> Builder:
+    if provider in _BUILT_IN:
+        build: Builder = importlib.import_module(_BUILT_IN[provider]).build
+        return build
+    found = _entry_points().get(provider)
+    if found is None:
+        known = providers()
+        near = difflib.get_close_matches(provider, known, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known providers: {', '.join(known)}"
+        raise ConfigError(f"agents: unknown provider {provider!r}; {hint}")
+    try:
+        loaded = found.load()
+    except ImportError as error:
+        raise ConfigError(f"agents: provider {provider!r} of {found.value!r} cannot be imported: {error}") from None
+    if not callable(loaded):
+        raise ContractError(f"the entry point {provider!r} of {GROUP} is not a function: {found.value!r}")
+    third_party: Builder = loaded
+    return third_party
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}

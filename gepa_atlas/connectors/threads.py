@@ -1,0 +1,53 @@
+"""A small pool of daemon threads for user code that blocks.
+
+`concurrent.futures` joins its threads when the interpreter ends, so one hung agent would keep a finished program alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class DaemonThreads:
+    """At most `size` functions run at once. A caller that gives up leaves its thread to finish; what was still queued never starts."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._started = 0
+        self._idle = 0
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """The result of `function()`, or what it raised."""
+        context = contextvars.copy_context()
+        future: Future[Any] = Future()
+        with self._lock:
+            needed = self._idle <= self._work.qsize() and self._started < self._size
+            self._started += needed
+        self._work.put((future, lambda: context.run(function)))
+        if needed:
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            future, function = self._work.get()
+            with self._lock:
+                self._idle -= 1
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:  # handed to the caller, whatever it is: user code may call sys.exit
+                future.set_exception(error)
+            del future, function  # an idle thread must not keep the last request alive
