@@ -1,0 +1,41 @@
+"""restart: a candidate from nowhere: a few fresh fragments around what must stay, and a fresh set of demonstrations. For plateaus."""
+
+from __future__ import annotations
+
+from gepa_atlas.ports import Brief
+from gepa_atlas.propose import pieces as p
+from gepa_atlas.propose.demos import Chooser, DemosOptions
+from gepa_atlas.propose.drafts import Change, editable, first_sound
+from gepa_atlas.propose.edit import Edit, EditOptions
+from gepa_atlas.settings import Settings
+from gepa_atlas.types import Draft
+
+
+class RestartOptions(Settings):
+    demos: DemosOptions = DemosOptions()
+    edit: EditOptions = EditOptions()
+    lines: tuple[int, int] = (1, 4)  # fresh fragments in each component
+
+
+class Restart:
+    name = "restart"
+
+    def __init__(self, options: RestartOptions | None = None) -> None:
+        self._options = options or RestartOptions()
+        self._edit = Edit(self._options.edit)
+
+    async def propose(self, brief: Brief) -> Draft:
+        return first_sound(brief, lambda: self._change(brief), "no fresh start within the limits was found")
+
+    def _change(self, brief: Brief) -> Change | None:
+        parent, texts = brief.parents[0], {}
+        for component in editable(brief):
+            items = p.split(parent.text(component.name))
+            items = p.drop(items, p.free(items, component.placeholders))
+            low, high = self._options.lines
+            for _ in range(int(brief.rng.integers(low, high + 1))):
+                items = self._edit.added(brief, component.name, items)
+            texts[component.name] = p.join(items)
+        demos = Chooser(brief, self._options.demos).fresh() if brief.pool and brief.rng.random() < 0.8 else None
+        child = parent.child(self.name, texts=texts, demos=tuple(demos or ()))
+        return child, f"a fresh start with {len(child.demos)} demonstrations"

@@ -1,0 +1,58 @@
+"""The port of a teaching protocol: what happens between the first attempt and the second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from gepa_atlas.types import Attempt, Candidate, Component, Failure, Guidance, Question, Task, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A second attempt, ready to run: what the student receives, the guidance in it, and what the teacher took.
+
+    With `failure` the task must not be run: the teaching did not come about, and the lesson is unscored for that reason.
+    """
+
+    task: Task
+    guidance: Guidance
+    usage: Usage = Usage()
+    failure: Failure | None = None
+    student_tasks: tuple[Task, ...] = ()  # student runs beside the second attempt (a probe), so that rollouts are counted exactly
+
+
+@runtime_checkable
+class TeachingProtocol(Protocol):
+    """Makes the second attempt's task from a candidate. It sees the public question only, never a gold answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """Everything that can change a lesson under this protocol: options and the teacher's identity. No secret."""
+        ...
+
+    @property
+    def student_calls(self) -> int:
+        """Rollouts that one second attempt takes at most, the attempt itself included."""
+        ...
+
+    def components(self) -> tuple[Component, ...]:
+        """The texts a candidate must have."""
+        ...
+
+    def seed_texts(self) -> Mapping[str, str]:
+        """A first text for each component, for users who bring none."""
+        ...
+
+    async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
+        """Raises nothing for what a teacher did; budget and outage signals pass through."""
+        ...
+
+
+def untaught(question: Question, sample: int, failure: Failure, usage: Usage | None = None) -> Prepared:
+    """A preparation that came to nothing, with the reason."""
+    return Prepared(Task(question, Guidance(), sample), Guidance(), usage or Usage(), failure)

@@ -1,0 +1,38 @@
+"""playbook: the evolved text itself is the guidance, with the candidate's demonstrations and settings. No teacher call."""
+
+from __future__ import annotations
+
+from gepa_atlas.protocols.base import Prepared
+from gepa_atlas.settings import Settings
+from gepa_atlas.types import Attempt, Candidate, Component, Guidance, Question, Task
+
+GUIDANCE = "guidance"
+
+
+class PlaybookOptions(Settings):
+    max_chars: int = 8_000  # the longest guidance a candidate may carry
+
+
+class Playbook:
+    """One component, `guidance`, given to the student as it is. One rollout a lesson."""
+
+    name = "playbook"
+    student_calls = 1
+
+    def __init__(self, options: PlaybookOptions | None = None) -> None:
+        self._options = options or PlaybookOptions()
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    def components(self) -> tuple[Component, ...]:
+        purpose = "instructions an agent reads together with each question, before its second attempt"
+        return (Component(GUIDANCE, (), self._options.max_chars, purpose),)
+
+    def seed_texts(self) -> dict[str, str]:
+        return {GUIDANCE: "Answer the question."}
+
+    async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
+        guidance = Guidance(candidate.text(GUIDANCE), candidate.demos, candidate.settings)
+        return Prepared(Task(question, guidance, sample), guidance)
