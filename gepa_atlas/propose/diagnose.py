@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gepa_atlas.errors import CallError
+from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Brief, ChatModel
 from gepa_atlas.propose import reading
 from gepa_atlas.propose.drafts import clip, pick
@@ -74,6 +74,8 @@ class Diagnose:
             completion = await self._model.complete(asked)
         except CallError as error:
             return f"the reflection model failed: {error.kind}: {clip(str(error), 200)}"
+        except BudgetExhausted as error:
+            return f"the reflection model was not asked: {error}"
         answer = reading.parse(completion.text, completion.finish)
         return (
             answer if isinstance(answer, str) else clusters_of(answer, corpus)[: self._options.max_clusters] or "no cluster could be read"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gepa_atlas.errors import CallError
+from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Brief, ChatModel
 from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose import reading
@@ -88,6 +88,8 @@ async def reflect(
         completion = await model.complete(asked)
     except CallError as error:
         return Draft(None, f"the reflection model failed: {error.kind}: {clip(str(error), 200)}")
+    except BudgetExhausted as error:
+        return Draft(None, f"the reflection model was not asked: {error}")
     answer = reading.parse(completion.text, completion.finish)
     if isinstance(answer, str):
         return Draft(None, answer)

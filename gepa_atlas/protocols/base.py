@@ -12,6 +12,7 @@ from gepa_atlas.types import Attempt, Candidate, Component, Failure, Guidance, Q
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A second attempt, ready to run: what the student receives, the guidance in it, and what the teacher took.
+    `student_tasks` are the rollouts that preparing it took already.
 
     With `failure` the task must not be run: the teaching did not come about, and the lesson is unscored for that reason.
     """
@@ -49,10 +50,12 @@ class TeachingProtocol(Protocol):
         ...
 
     async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
-        """Raises nothing for what a teacher did; budget and outage signals pass through."""
+        """Raises nothing for what a teacher did or for an empty budget; outage and drain signals pass through."""
         ...
 
 
-def untaught(question: Question, sample: int, failure: Failure, usage: Usage | None = None) -> Prepared:
+def untaught(
+    question: Question, sample: int, failure: Failure, usage: Usage | None = None, student_tasks: tuple[Task, ...] = ()
+) -> Prepared:
     """A preparation that came to nothing, with the reason."""
-    return Prepared(Task(question, Guidance(), sample), Guidance(), usage or Usage(), failure)
+    return Prepared(Task(question, Guidance(), sample), Guidance(), usage or Usage(), failure, student_tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from gepa_atlas.errors import CallError, ConfigError
+from gepa_atlas.errors import BudgetExhausted, CallError, ConfigError
 from gepa_atlas.ports import ChatModel, ChatRequest
 from gepa_atlas.protocols.base import Prepared, untaught
 from gepa_atlas.protocols.tags import teaching
@@ -82,6 +82,8 @@ async def ask_teacher(teacher: ChatModel, options: LessonOptions, text: str, sam
         completion = await teacher.complete(request)
     except CallError as error:
         return Failure(error.kind, f"the teacher failed: {error}"), Usage()
+    except BudgetExhausted as error:
+        return Failure("budget_exhausted", f"the teacher was not asked: {error}"), Usage()
     taught = teaching(completion.text)
     if not taught:
         return Failure("empty_answer", "the teacher wrote no guidance"), completion.usage

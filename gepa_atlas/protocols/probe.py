@@ -6,7 +6,7 @@ and the student answers with the teaching in hand. The baseline is the bare ques
 
 from __future__ import annotations
 
-from gepa_atlas.errors import CallError, ConfigError
+from gepa_atlas.errors import BudgetExhausted, CallError, ConfigError
 from gepa_atlas.ports import Agent, ChatModel
 from gepa_atlas.protocols.base import Prepared, untaught
 from gepa_atlas.protocols.lesson import STUDENT, TEACHER, LessonOptions, ask_teacher, prompt, wrapped
@@ -52,19 +52,24 @@ class Probe:
 
     async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
         values = {"question": question.text, "context": question.context}
-        asked = Question(question.example_id, fill(candidate.text(DIAGNOSTIC), values), question.context)
+        asked = Task(Question(question.example_id, fill(candidate.text(DIAGNOSTIC), values), question.context), Guidance(), sample)
         try:
-            first = await self._student.run(Task(asked, Guidance(), sample))
+            first = await self._student.run(asked)
         except CallError as error:
-            return untaught(question, sample, Failure(error.kind, f"the student stated no approach: {error}"))
+            return untaught(question, sample, Failure(error.kind, f"the student stated no approach: {error}"), None, (asked,))
+        except BudgetExhausted as error:
+            return untaught(question, sample, Failure("budget_exhausted", f"the student was not asked for its approach: {error}"))
         if first.output is None:
-            return untaught(question, sample, first.error or Failure("no_approach", "the student stated no approach"))
+            failure = first.error or Failure("no_approach", "the student stated no approach")
+            return untaught(question, sample, failure, None, (asked,))
         approach = without(first.output, "thinking")[: self._options.max_approach_chars]
         values |= {"approach": approach, "attempt": baseline.output or ""}
         taught, usage = await ask_teacher(self._teacher, self._options, fill(candidate.text(TEACHER), values), sample)
         if isinstance(taught, Failure):
-            return untaught(question, sample, taught, usage)
+            return untaught(question, sample, taught, usage, (asked,))
         guidance = Guidance(taught, candidate.demos, candidate.settings)
         if self._options.student_template:
-            return Prepared(wrapped(candidate, question, taught, sample, approach=approach), guidance, usage)
-        return Prepared(Task(question, guidance, sample), guidance, usage)
+            task = wrapped(candidate, question, taught, sample, approach=approach)
+        else:
+            task = Task(question, guidance, sample)
+        return Prepared(task, guidance, usage, None, (asked,))
