@@ -116,6 +116,7 @@ class Case:
     example: Example
     output: str
     guidance: Guidance = Guidance()
+    inputs: tuple[tuple[str, str], ...] = ()  # further texts of this attempt by name: "plan", "trace", "baseline"
 
 
 @runtime_checkable

@@ -1,0 +1,70 @@
+"""What a judge reads of a student is data: cleaned, JSON-encoded, and held between markers that it cannot have foreseen.
+
+The nonce is a digest of what is fenced, so the same content gives the same request (and the same call key), while a text that
+contains its own marker would have to contain its own hash. `<` and `>` are escaped inside, so that no marker and no chat-template
+token can be closed or opened from there. Fencing stops careless injections, not optimised ones: a panel of several model families,
+program judges and canaries are what stands behind it (2504.18333, 2507.08794).
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+
+from gepa_atlas.types import digest
+
+VERSION = 1
+
+# Letters that change how text reads without being seen: bidirectional controls and the invisible tag block.
+_INVISIBLE = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF, *range(0xE0000, 0xE0080)]))
+
+# Openers that carry no answer and still collect points from model judges (2507.08794).
+_MASTER_KEYS = frozenset(
+    [
+        "thought process",
+        "let's solve this problem step by step",
+        "let's solve this step by step",
+        "let's think step by step",
+        "solution",
+        "answer",
+        "final answer",
+        "the answer is",
+        "explanation",
+        "reasoning",
+        "step 1",
+        "解",
+        "答案",
+        "かいせつ",
+        "respuesta",
+        "solución",
+        "lösung",
+        "réponse",
+    ]
+)
+
+
+def clean(text: str, limit: int = 60_000) -> str:
+    """`text` without control and invisible direction characters and lone surrogates; its middle cut out beyond `limit`."""
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c for c in text if c in "\n\t" or (c not in _INVISIBLE and unicodedata.category(c) not in ("Cc", "Cs")))
+
+
+def fenced(fields: Mapping[str, str], limit: int = 60_000) -> str:
+    """The fields as one JSON document between markers named after their content."""
+    body = json.dumps({name: clean(text, limit) for name, text in fields.items()}, ensure_ascii=False, indent=1)
+    body = body.replace("<", "\\u003c").replace(">", "\\u003e")
+    nonce = digest(body, 16)
+    return f"<data-{nonce}>\n{body}\n</data-{nonce}>"
+
+
+def degenerate(output: str) -> bool:
+    """Nothing was answered: no letter, digit or symbol, or only an opener such as "Thought process:"."""
+    text = clean(output[:2000]).strip()
+    if not any(unicodedata.category(c)[0] in "LNS" for c in text):
+        return True
+    return text.casefold().strip(" \t\n.:;,!*#_`\"'“”…-") in _MASTER_KEYS

@@ -1,0 +1,120 @@
+"""json_schema: the output is a JSON document that a schema accepts; optionally with the accepted answer's content."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gepa_atlas.errors import ConfigError, DataError
+from gepa_atlas.ports import Case
+from gepa_atlas.rim.judges.base import ANSWER, RIGHT, WRONG, Door, JudgeSettings, ProgramJudge, Verdict, program, shown
+from gepa_atlas.types import Example
+
+_FENCE = re.compile(r"\A\s*```[A-Za-z]*\s*\n(.*?)\n?```\s*\Z", re.S)
+
+
+class JsonSchemaSettings(JudgeSettings):
+    """`json_schema` is the schema itself; without one, the `schema` of the example's spec; without that, any JSON is accepted.
+
+    `match: equal` also asks for the content of an accepted answer, `match: fields` gives the share of its top-level fields
+    that are equal. Numbers compare by value, order of keys does not matter, extra fields count as wrong under `equal`.
+    """
+
+    type: Literal["json_schema"] = "json_schema"
+    json_schema: dict[str, Any] = Field(default_factory=dict)
+    match: Literal["none", "equal", "fields"] = "none"
+    fenced: bool = False  # accept a document inside one Markdown code fence
+    max_chars: int = Field(default=1_000_000, ge=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset() if self.match == "none" else frozenset({ANSWER})
+
+    @cached_property
+    def _fixed(self) -> Callable[[Any], str | None]:
+        return self._validator(self.json_schema, f"rim.judges.{self.called}.json_schema")
+
+    def _validator(self, schema: dict[str, Any], where: str) -> Callable[[Any], str | None]:
+        import jsonschema
+
+        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        try:
+            kind.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            raise ConfigError(f"{where}: not a JSON schema ({error.message}); correct it") from None
+        validator = kind(schema)
+
+        def first_error(document: Any) -> str | None:
+            error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+            return None if error is None else error.message[:200]
+
+        return first_error
+
+    def grade(self, case: Case) -> Verdict:
+        text = case.output[: self.max_chars]
+        fence = _FENCE.match(text) if self.fenced else None
+        try:
+            document = parse(fence[1] if fence else text)
+        except ValueError as error:
+            return WRONG, f"not a JSON document: {error}"
+        first_error = self._fixed
+        if not self.json_schema and case.example.spec:
+            schema = json.loads(case.example.spec).get("schema", {})
+            first_error = self._validator(schema, f"example {case.example.id!r} spec.schema")
+        refusal = first_error(document)
+        if refusal is not None:
+            return WRONG, f"the schema refuses it: {refusal}"
+        return (RIGHT, "the schema accepts it") if self.match == "none" else self._compare(document, case.example)
+
+    def _compare(self, document: Any, example: Example) -> Verdict:
+        best: Verdict = (WRONG, "differs from the accepted answer")
+        for answer in example.answers:
+            gold = parse(answer)
+            if document == gold:
+                return RIGHT, "equals the accepted answer"
+            if self.match == "fields" and isinstance(gold, dict) and isinstance(document, dict) and gold:
+                equal = [key for key, value in gold.items() if key in document and document[key] == value]
+                wrong = [key for key in gold if key not in equal]
+                share = len(equal) / len(gold.keys() | document.keys())
+                best = max(best, (share, f"differs in {', '.join(map(shown, wrong)) or 'extra fields'}"))
+        return best
+
+    def check(self, examples: Sequence[Example]) -> None:
+        self._fixed(None)  # compiles the schema now, so that a bad one is refused before anything is spent
+        for example in examples:
+            for answer in example.answers if self.match != "none" else ():
+                try:
+                    parse(answer)
+                except ValueError:
+                    raise DataError(
+                        f"example {example.id!r} has the answer {shown(answer)}, which is not JSON, as judge {self.called!r} "
+                        "needs: correct it"
+                    ) from None
+
+    def build(self, door: Door) -> ProgramJudge:
+        self._fixed(None)
+        return program(self, self.grade)
+
+
+def parse(text: str) -> Any:
+    """Strict JSON: no NaN, no duplicate keys. Raises ValueError with a short reason."""
+    try:
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise ValueError("a key is given twice")
+    return row
