@@ -39,8 +39,18 @@ def remember(value: str) -> None:
 def watch_environment() -> None:
     """Remember the value of every variable whose name looks like a secret's."""
     for name, value in os.environ.items():
-        if _NAME.search(name) and len(value) >= 8:
+        if is_secret_name(name) and len(value) >= 8:
             remember(value)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name probably holds a secret."""
+    return bool(_NAME.search(name))
+
+
+def looks_secret(text: str) -> bool:
+    """Whether `text` contains a well-known shape of key (OpenAI, AWS, GitHub, Slack, Google)."""
+    return bool(_SHAPES.search(text))
 
 
 def scrub(text: str) -> str:

@@ -1,0 +1,87 @@
+"""The commands `optimize` and `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gepa_atlas.config import Loaded
+
+EPILOG = """
+Examples:
+
+  gepa-atlas optimize configs/examples/quickstart.yaml
+
+  gepa-atlas optimize my.yaml --set agents.student.params.timeout=20 --max-metric-calls 300
+
+  gepa-atlas optimize my.yaml --run-dir runs/my     (again: resumes; a finished run makes no call)
+
+Environment: STUDENT_MODEL, TEACHER_MODEL, REFLECTION_LM, TRAINSET and VALSET override the configuration; .env is read first and
+overrides nothing that is set.
+"""
+
+CHECK_EPILOG = """
+Example:
+
+  gepa-atlas check configs/examples/quickstart.yaml
+"""
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the run.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as seed=7 or data.columns.question=q; repeatable."),
+]
+RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run is kept. Default: runs/<name of CONFIG>.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def optimize(
+    config: Config,
+    set_: Set = None,
+    run_dir: RunDir = None,
+    max_metric_calls: Annotated[int | None, typer.Option(metavar="N", help="Hard limit on runs of the student agent.")] = None,
+    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="Hard limit on dollars.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Hard limit on tokens of all models together.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(metavar="MIN", help="Hard limit on the time of the search.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")] = False,
+    json_: Json = False,
+) -> int:
+    """Evolve the prompts of CONFIG, test the winner on held-out examples and write optimized_prompts.json."""
+    flags = {
+        "max_metric_calls": max_metric_calls,
+        "budget.dollars": max_usd,
+        "budget.tokens": max_tokens,
+        "budget.seconds": None if max_minutes is None else max_minutes * 60,
+    }
+    loaded = read_config(config, set_, [f"{key}={value}" for key, value in flags.items() if value is not None], run_dir)
+
+    from gepa_atlas.cli.session import run_search
+
+    return run_search(loaded, quiet=quiet, as_json=json_)
+
+
+def check(config: Config, set_: Set = None, json_: Json = False) -> int:
+    """Validate CONFIG, its data and its prompts, then run and judge the student once. Writes nothing."""
+    loaded = read_config(config, set_, [], None)
+
+    from gepa_atlas.cli.session import check_once
+
+    return check_once(loaded, as_json=json_)
+
+
+def read_config(path: Path, sets: list[str] | None, flags: list[str], run_dir: str | None) -> Loaded:
+    from gepa_atlas.config import load_config
+    from gepa_atlas.dotenv import load_env_files
+    from gepa_atlas.secrets import watch_environment
+
+    load_env_files(path)
+    watch_environment()
+    overrides = [*(sets or ()), *flags]
+    if run_dir is not None:
+        import json
+
+        overrides.append(f"run_dir={json.dumps(run_dir)}")
+    return load_config(path, overrides)

@@ -1,0 +1,282 @@
+"""A run's configuration: every key, what it may be, and how a file, the environment and `--set` become one.
+
+Order, later wins: files in `defaults:`, the file itself, the five variables of ATLAS_VARIABLES, `--set`, in the order given.
+What a provider's `params`, the judges of `rim` and `operator_options` may hold is checked by the part they configure, when a run
+is built (`gepa_atlas.build`): loading a configuration imports none of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from gepa_atlas.configfile import At, Tree, assign, dotted, expand, merge, put, read_with_defaults, read_yaml
+from gepa_atlas.data import DataConfig
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.settings import Settings, load
+from gepa_atlas.types import digest
+
+# What each variable replaces; a variable that is unset or empty replaces nothing.
+ATLAS_VARIABLES = {
+    "STUDENT_MODEL": "agents.student.params.model",
+    "TEACHER_MODEL": "agents.teacher (its params.model, when it is a mapping that has one)",
+    "REFLECTION_LM": "reflection_lm (its params.model, when it is a mapping that has one)",
+    "TRAINSET": "trainset, relative to the current directory",
+    "VALSET": "valset, relative to the current directory",
+}
+
+# Keys that ATLAS read and this program spells otherwise, with the way to say it now.
+_ATLAS_KEYS = {
+    "teacher_model": "write agents: {teacher: ...}",
+    "student_model": "write agents: {student: {provider: chat, params: {model: ...}}}",
+    "compatibility_mode": "remove it: every agent is wrapped",
+    "gepa_config": "its settings are top-level keys: width, minibatch, seed, operators, stop",
+    "generation_config": "write its settings into the params of the agent or model they are for",
+    "optimization_targets": "write seed_prompts, one text for each component",
+    "max_litellm_workers": "write concurrency",
+    "data_source": "write data",
+    "max_examples": "write data: {max_examples: ...}",
+    "use_vllm_client": "write agents: {teacher: {provider: openai.chat, params: {base_url: ..., model: ...}}}",
+    "evaluation": "write rim: {judges: [...]}",
+    "wandb": "remove it: the run directory holds every figure",
+}
+
+
+class ProviderConfig(Settings):
+    """Who answers: a provider and its params. For a model, a bare name is short for {provider: name}."""
+
+    provider: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any, info: ValidationInfo) -> Any:
+        return {"provider": value} if isinstance(value, str) else value
+
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """What the registry of models takes."""
+        return {"provider": self.provider, "params": self.params} if self.params else self.provider
+
+
+class AgentsConfig(Settings):
+    """`student` is the agent in production (`target` and `user_agent` are other names for it), `teacher` a model that writes guidance."""
+
+    student: ProviderConfig
+    teacher: ProviderConfig | None = None
+
+
+class BudgetConfig(Settings):
+    """Hard limits beside max_metric_calls. A run that reaches one stops, is saved, and can be resumed with a larger one."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    dollars: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class StopConfig(Settings):
+    """When to end before the budget: `plateau` children in a row without a new best, a mean gain of `target`, too many failures."""
+
+    plateau: int | None = Field(default=None, ge=1)
+    target: float | None = Field(default=None, allow_inf_nan=False)
+    error_share: float = Field(default=0.5, gt=0, le=1)
+
+
+class AtlasConfig(Settings):
+    """One file, one runnable experiment. docs/configuration.md says each key in a sentence."""
+
+    agents: AgentsConfig
+    reflection_lm: ProviderConfig | None = None
+    protocol: dict[str, Any] = Field(default_factory=dict)  # {name, params}; a bare name is short for {name: ...}
+    seed_prompts: dict[str, str] = Field(default_factory=dict)
+    data: DataConfig
+    rim: dict[str, Any] = Field(default_factory=dict)
+    gain: dict[str, Any] = Field(default_factory=lambda: {"name": "delta"})  # {name, its parameters}
+    max_metric_calls: int = Field(default=150, ge=1)
+    budget: BudgetConfig = BudgetConfig()
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    width: int = Field(default=4, ge=1, le=64)
+    minibatch: int = Field(default=6, ge=1)  # val examples that a new child is tried on
+    retest: int = Field(default=3, ge=0)  # candidates measured once more before the winner is named
+    final_share: float = Field(default=0.4, ge=0, lt=1)  # at most this share of max_metric_calls is kept for the held-out test
+    seed: int = Field(default=0, ge=0)
+    operators: tuple[str, ...] | None = None  # None: every operator that has what it needs
+    operator_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stop: StopConfig = StopConfig()
+    retry: dict[str, Any] = Field(default_factory=dict)
+    output: str | None = None  # a copy of optimized_prompts.json; the run directory always has one
+    trace_storage: str | None = None  # a copy of traces.jsonl; the run directory always has one
+    run_dir: str | None = None  # default: runs/<name of the configuration file>
+
+    @field_validator("protocol", "gain", mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _options_of_operators(self) -> Self:
+        if self.operators is not None:
+            for name in self.operator_options:
+                if name not in self.operators:
+                    raise ValueError(f"operator_options.{name} is for an operator that is not in operators; add it there")
+        return self
+
+    @property
+    def protocol_name(self) -> str:
+        default: Literal["lesson", "playbook"] = "lesson" if self.agents.teacher else "playbook"
+        return str(self.protocol.get("name", default))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A validated configuration, where it came from, and the same with defaults filled in and without secrets."""
+
+    config: AtlasConfig
+    path: Path
+    base_dir: Path  # relative input paths start here; output paths start at the current directory
+    resolved: Tree
+    notes: tuple[str, ...] = ()
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir or Path("runs") / self.path.stem)
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Loaded:
+    """Read, merge, override, expand and validate. Raises ConfigError, one line."""
+    path = Path(path)
+    env = os.environ if env is None else env
+    tree = read_with_defaults(path, _normalised)
+    tree, notes = _from_environment(tree, env)
+    for assignment in overrides:
+        tree = assign(tree, assignment, _student_path)
+    expanded = expand(tree, env, str(path))
+    finished = _with_reward_file(_with_data_keys(expanded.tree), path, env)
+    _refuse_atlas_keys(finished, path)
+    config = _validated(finished, path)
+    resolved: Tree = config.model_dump(mode="json")
+    for at, written in expanded.masked.items():
+        resolved = put(resolved, at, written, str(path))
+    return Loaded(config, path.resolve(), path.resolve().parent, resolved, tuple(notes))
+
+
+def _validated(tree: Tree, path: Path) -> AtlasConfig:
+    try:
+        return load(AtlasConfig, tree, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {str(error).removeprefix(': ')}") from None
+
+
+# -- keys with two names ----------------------------------------------------------------------------------------------
+
+
+def _normalised(tree: Tree, path: Path) -> Tree:
+    """One spelling for the student before files are merged: `target` and `user_agent` are `student`."""
+    agents = tree.get("agents")
+    if not isinstance(agents, dict):
+        return tree
+    given = [name for name in ("student", "target", "user_agent") if name in agents]
+    if len(given) > 1:
+        raise ConfigError(f"{path}: agents.{given[0]} and agents.{given[1]} are two names for the same agent; keep one")
+    renamed = {("student" if key in given else key): value for key, value in agents.items()}
+    return {**tree, "agents": renamed}
+
+
+def _student_path(at: At) -> At:
+    return ("agents", "student", *at[2:]) if at[:2] in (("agents", "target"), ("agents", "user_agent")) else at
+
+
+def _with_data_keys(tree: Tree) -> Tree:
+    """`trainset`, `valset` and `testset` are `data.train`, `data.val` and `data.test`, and replace another source."""
+    tree = dict(tree)
+    sets = {split: tree.pop(f"{split}set") for split in ("train", "val", "test") if tree.get(f"{split}set") is not None}
+    data = tree.get("data") or {}
+    if sets and isinstance(data, dict):
+        others = ("path", "function", "params", "toyworld")
+        kept = {k: v for k, v in data.items() if k not in others} if "train" in sets else data
+        tree["data"] = {**kept, **sets}
+    return tree
+
+
+def _with_reward_file(tree: Tree, path: Path, env: Mapping[str, str]) -> Tree:
+    """`reward_config_path` is a YAML file whose keys (or whose `rim:` block) are the ground `rim:` is merged over."""
+    tree = dict(tree)
+    name = tree.pop("reward_config_path", None)
+    if name is None:
+        return tree
+    if not isinstance(name, str):
+        raise ConfigError(f"reward_config_path: takes the path of a YAML file (got {name!r})")
+    file = path.resolve().parent / name
+    ground = expand(read_yaml(file), env, str(file)).tree
+    inner = ground.get("rim", ground)
+    own = tree.get("rim") or {}
+    if not isinstance(inner, dict) or not isinstance(own, dict):
+        raise ConfigError(f"reward_config_path: {file} holds no mapping of judges; write rim: {{judges: [...]}} in it")
+    return {**tree, "rim": merge(inner, own)}
+
+
+def _refuse_atlas_keys(tree: Tree, path: Path) -> None:
+    for key in tree:
+        if key in _ATLAS_KEYS:
+            raise ConfigError(f"{path}: {key} is not a key here; {_ATLAS_KEYS[key]}")
+
+
+# -- the environment --------------------------------------------------------------------------------------------------
+
+
+def _from_environment(tree: Tree, env: Mapping[str, str]) -> tuple[Tree, list[str]]:
+    notes: list[str] = []
+    changed: Any = tree
+    models: tuple[tuple[str, At], ...] = (("TEACHER_MODEL", ("agents", "teacher")), ("REFLECTION_LM", ("reflection_lm",)))
+    for name, at in models:
+        if value := env.get(name):
+            here = _below(changed, at)
+            has_model = isinstance(here, dict) and isinstance(here.get("params"), dict) and "model" in here["params"]
+            changed = put(changed, (*at, "params", "model") if has_model else at, value, name)
+            notes.append(f"{dotted(at)} is {value} (from {name})")
+    if value := env.get("STUDENT_MODEL"):
+        student: At = ("agents", "student", "params")
+        params = _below(changed, student)
+        if not isinstance(params, dict) or "model" not in params:
+            raise ConfigError(
+                "STUDENT_MODEL is set, but agents.student.params has no model to replace: unset it, or use a provider that has one (chat)"
+            )
+        inner = params["model"]
+        nested = isinstance(inner, dict) and isinstance(inner.get("params"), dict) and "model" in inner["params"]
+        changed = put(changed, (*student, "model", "params", "model") if nested else (*student, "model"), value, "STUDENT_MODEL")
+        notes.append(f"the student's model is {value} (from STUDENT_MODEL)")
+    for name, key in (("TRAINSET", "trainset"), ("VALSET", "valset")):
+        if value := env.get(name):
+            changed = {**changed, key: str(Path(value).absolute())}
+            notes.append(f"{key} is {value} (from {name})")
+    return changed, notes
+
+
+def _below(tree: Any, at: At) -> Any:
+    for part in at:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+# -- what a resumed run must have in common with its start ------------------------------------------------------------
+
+_FREE = frozenset({"concurrency", "output", "trace_storage", "run_dir", "budget", "retry", "data"})
+
+
+def manifest(loaded: Loaded, data_fingerprint: str, identities: Mapping[str, str] | None = None) -> dict[str, str]:
+    """One digest for each key that decides what a run finds, so that a changed resume can be refused by the key's name.
+
+    Left out: how fast (concurrency, retry), where to (output, trace_storage, run_dir), and `budget`, whose limits interrupt a run
+    and change nothing in it. `data` is the examples, not the path. `identities` adds what configuration alone does not show,
+    such as the student's identity.
+    """
+    entries = {f"agents.{name}": digest(value, 16) for name, value in loaded.resolved["agents"].items()}
+    for key, value in loaded.resolved.items():
+        if key not in _FREE and key != "agents":
+            entries[key] = digest(value, 16)
+    return {**entries, "data": data_fingerprint[:16], **{key: digest(value, 16) for key, value in (identities or {}).items()}}

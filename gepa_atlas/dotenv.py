@@ -1,0 +1,34 @@
+"""`.env` files: read before the configuration, overriding nothing that is set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gepa_atlas.errors import ConfigError
+
+
+def load_env_files(config: Path) -> list[Path]:
+    """Load `.env` of the current directory, then the nearest one at or above the configuration; the first to name a variable wins.
+
+    Values are taken as written: no `$` expansion, so a key may contain any character.
+    """
+    found = [Path(".env").absolute()]
+    above = config.absolute().parent
+    found += [d / ".env" for d in (above, *above.parents)]
+    present = [p for p in found if p.is_file()]
+    chosen = list(dict.fromkeys([p for p in present if p == found[0]] + [p for p in present if p != found[0]][:1]))
+    for path in chosen:
+        for name, value in _values(path).items():
+            if value is not None:
+                os.environ.setdefault(name, value)
+    return chosen
+
+
+def _values(path: Path) -> dict[str, str | None]:
+    from dotenv import dotenv_values
+
+    try:
+        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as a .env file ({error}); write NAME=value lines in UTF-8") from None
