@@ -1,0 +1,1 @@
+"""Benchmarks: worlds, peers, harness and statistics. They import gepa_atlas; gepa_atlas never imports them."""

@@ -1,0 +1,36 @@
+"""Names of optimizers on the command line."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.optimizers import gepa_package, simple
+from benchmarks.optimizers.base import Optimizer
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "null": simple.null,
+    "random": simple.random_search,
+    "best_of_n": simple.best_of_n,
+    "greedy": simple.greedy,
+    "gepa": partial(gepa_package.run, config=gepa_package.DEFAULT),
+    "gepa_tuned": partial(gepa_package.run, config=gepa_package.TUNED),
+}
+GEPA_NAMES = ("gepa", "gepa_tuned")
+
+
+def get(name: str) -> Optimizer:
+    """The optimizer of that name; ValueError names the known ones. `gepa:k=v+k=v` builds a gepa configuration."""
+    if name.startswith("gepa:"):
+        return partial(gepa_package.run, config=_config(name.removeprefix("gepa:")))
+    if name not in OPTIMIZERS:
+        raise ValueError(f"there is no optimizer {name!r}; known are {', '.join(sorted(OPTIMIZERS))} and gepa:minibatch=12+parents=4")
+    return OPTIMIZERS[name]
+
+
+def _config(text: str) -> gepa_package.Config:
+    values: dict[str, object] = {}
+    for part in text.split("+"):
+        key, _, value = part.partition("=")
+        kind = gepa_package.Config.__dataclass_fields__[key].type
+        values[key] = value if kind == "str" else value in ("", "1", "true") if kind == "bool" else int(value)
+    return gepa_package.Config(**values)  # type: ignore[arg-type]
