@@ -1,0 +1,401 @@
+"""The one door for every paid call: replay, share, limit, retry, record.
+
+A call has a key: the digest of role, the port's identity (provider, base URL, model, parameters), the full request and the sample number.
+A recorded key is answered from the tape and costs nothing; a key under way is shared; any other is intended (committed before the first
+attempt), attempted, and settled (committed before the answer is returned). What is returned the first time is what replay returns: secrets
+are scrubbed and numbers rounded before either.
+
+Transient errors are retried here and nowhere else. A call that still fails is settled as "failed" and replayed as that error; one that was
+given up because the run stopped (drain, outage) is settled as "dropped": its outcome is known, there is no answer, and it is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from gepa_atlas.budget import Limits, Purse
+from gepa_atlas.errors import AtlasError, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent, Transient
+from gepa_atlas.lanes import Lane, Retry
+from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
+from gepa_atlas.secrets import scrub, scrub_json
+from gepa_atlas.types import Attempt, Role, Task, Usage, canonical, digest
+
+SLOT: contextvars.ContextVar[int] = contextvars.ContextVar("gepa_atlas_slot", default=-1)
+"""The slot of the search a call belongs to; -1 outside of any slot."""
+
+Reply = tuple[dict[str, Any], Usage]
+_NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
+
+
+class Draining(AtlasError):
+    """The run is stopping: no new call is made. Control flow between `Calls.drain` and the loop; never shown to a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A settled call. body: the answer when it is done, else kind and reason. Without an answer the usage is zero: none was reported."""
+
+    status: Literal["done", "failed", "dropped"]
+    body: dict[str, Any]
+    usage: Usage = Usage()
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A call of the past, for the purse. usage None: intended by a process that died, outcome unknown, so its worst case counts."""
+
+    role: Role
+    usage: Usage | None
+    worst_tokens: int
+
+
+class Tape(Protocol):
+    """Where calls are recorded. `intend` and `settle` return once their record is safe."""
+
+    def lookup(self, key: str) -> Entry | None:
+        """The entry of a done or failed call. Called in the context (SLOT) of whoever uses the answer."""
+        ...
+
+    def charges(self) -> Iterable[Charge]:
+        """Everything charged before now."""
+        ...
+
+    async def intend(self, key: str, role: Role, slot: int, worst_tokens: int = 0) -> None: ...
+
+    async def settle(self, key: str, entry: Entry) -> None: ...
+
+
+class MemoryTape:
+    """A tape without a run directory, for `check`, `evaluate` and tests."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def lookup(self, key: str) -> Entry | None:
+        return self.entries.get(key)
+
+    def charges(self) -> Iterable[Charge]:
+        return ()
+
+    async def intend(self, key: str, role: Role, slot: int, worst_tokens: int = 0) -> None:
+        pass
+
+    async def settle(self, key: str, entry: Entry) -> None:
+        if entry.status != "dropped":
+            self.entries[key] = entry
+
+
+Happening = Literal["started", "retried", "settled", "failed", "dropped", "replayed", "shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """For the progress view. reason: of a retry, a failure or a drop; attempt: how many were made so far."""
+
+    what: Happening
+    role: Role
+    key: str
+    slot: int
+    endpoint: str
+    attempt: int = 0
+    reason: str = ""
+    usage: Usage = Usage()
+
+
+@dataclass(slots=True)
+class _Call:
+    role: Role
+    key: str
+    endpoint: Endpoint
+    worst_tokens: int
+    attempt: Callable[[], Awaitable[Reply]]
+    slot: int
+    attempts: int = 0
+    error: CallError | None = None  # of the last attempt
+
+
+class Calls:
+    """`concurrency` bounds attempts over all endpoints; each endpoint has its own limits besides (lanes.py).
+
+    spent: tokens and dollars by role, of this and earlier processes of the run. counts: distinct calls answered in this process, made or
+    replayed, by role. happened: how often each kind of CallEvent took place.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        concurrency: int = 16,
+        limits: Limits = _NO_LIMITS,
+        retry: Retry = _RETRY,
+        on_event: Callable[[CallEvent], None] | None = None,
+    ) -> None:
+        self.spent = Purse(limits)
+        self.counts: Counter[Role] = Counter()
+        self.happened: Counter[Happening] = Counter()
+        self.draining = False
+        self._tape = tape
+        self._retry = retry
+        self._on_event = on_event
+        self._room = asyncio.Semaphore(concurrency)
+        self._lanes: dict[str, Lane] = {}
+        self._flights: dict[str, asyncio.Task[None]] = {}
+        self._first_slot: dict[str, int] = {}
+        self._rollout_keys: dict[int, set[str]] = {}
+        self._restore(tape.charges())
+
+    async def make(
+        self, *, role: Role, key: str, endpoint: Endpoint, worst_tokens: int, attempt: Callable[[], Awaitable[Reply]]
+    ) -> dict[str, Any]:
+        """The body of this call: recorded, shared or new. `attempt` makes one try and raises CallError when it fails.
+
+        Raises CallError (recorded), BudgetExhausted, Outage, Draining or StoreFull (not recorded). A caller may be cancelled: the call
+        goes on for the others, and is recorded.
+        """
+        call = _Call(role, key, endpoint, worst_tokens, attempt, SLOT.get())
+        shared = False
+        while (entry := self._tape.lookup(key)) is None:
+            flight = self._flights.get(key)
+            if flight is None:
+                self._check(self._lane(endpoint))
+                flight = asyncio.create_task(self._fly(call))
+                self._flights[key] = flight
+                flight.add_done_callback(lambda done: self._landed(key, done))
+            elif not shared:
+                self._tell("shared", call)
+            shared = True
+            await asyncio.shield(flight)
+        self._used(call, entry, replayed=not shared)
+        if entry.status == "failed":
+            raise _error(entry.body)
+        return entry.body
+
+    def drain(self) -> None:
+        """Stop: new calls and further attempts raise Draining; attempts under way finish and settle."""
+        self.draining = True
+        for lane in self._lanes.values():
+            lane.flush()
+
+    async def finish(self) -> None:
+        """Drain, and wait until no call is under way."""
+        self.drain()
+        while self._flights:
+            await asyncio.wait(list(self._flights.values()))
+
+    def rollouts(self, slot: int) -> int:
+        """Student calls this slot used and no earlier slot did. Final, and free of timing and replay, once all earlier slots are told."""
+        return sum(self._first_slot[key] == slot for key in self._rollout_keys.get(slot, ()))
+
+    def agent(self, agent: Agent) -> Agent:
+        """The same agent behind this door, in the role of the student."""
+        return _Student(agent, self, agent.identity, agent.endpoint)
+
+    def model(self, model: ChatModel, role: Role) -> ChatModel:
+        """The same model behind this door, in the given role."""
+        return _Model(model, role, self, model.identity, model.endpoint)
+
+    # -- one call ------------------------------------------------------------------------------------------------------
+
+    async def _fly(self, call: _Call) -> None:
+        hold = self.spent.hold(call.role, call.worst_tokens)
+        usage = Usage()
+        try:
+            usage = await self._call(call)
+        except BaseException:
+            self.spent.settle(call.role, hold, Usage())
+            raise
+        self.spent.settle(call.role, hold, self._countable(usage, call.worst_tokens))
+
+    async def _call(self, call: _Call) -> Usage:
+        """Attempt until there is an answer, a permanent error or no attempt left; settle it. Returns what it took."""
+        lane = self._lane(call.endpoint)
+        try:
+            while True:
+                reply = await self._attempt(call, lane)
+                if reply is not None:
+                    return await self._settle(call, Entry("done", reply[0], reply[1], call.attempts))
+                error = call.error
+                assert error is not None
+                if isinstance(error, Permanent) or (call.attempts >= self._retry.attempts and not lane.down and not self.draining):
+                    return await self._settle(call, Entry("failed", _body(error), Usage(calls=1), call.attempts))
+                self._check(lane)
+                self._tell("retried", call)
+                await lane.nap(self._retry.wait(call.attempts))  # a Retry-After is obeyed by the lane, for every call on it
+        except (Draining, Outage):  # no answer, and nobody may take it for a failure of the call
+            if call.error is not None:
+                await self._settle(call, Entry("dropped", _body(call.error), Usage(calls=1), call.attempts))
+            raise
+
+    async def _attempt(self, call: _Call, lane: Lane) -> Reply | None:
+        """One attempt in a free place. None: it failed, see `call.error`."""
+        await lane.enter()
+        try:
+            async with self._room:
+                self._check(lane)
+                if call.attempts == 0:
+                    await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
+                    self._tell("started", call)
+                call.attempts += 1
+                number = lane.begin()
+                try:
+                    reply = await _timed(call)
+                    call.error = None
+                except CallError as error:
+                    reply, call.error = None, error
+                except BaseException:
+                    lane.lost(number)
+                    raise
+                lane.end(number, call.error)
+                return reply
+        finally:
+            lane.leave()
+
+    async def _settle(self, call: _Call, entry: Entry) -> Usage:
+        await self._tape.settle(call.key, entry)
+        self._tell("settled" if entry.status == "done" else entry.status, call, entry.usage)
+        return entry.usage
+
+    def _check(self, lane: Lane) -> None:
+        lane.check()
+        if self.draining:
+            raise Draining("the run is stopping; no new call is made")
+
+    def _lane(self, endpoint: Endpoint) -> Lane:
+        lane = self._lanes.get(endpoint.name)
+        if lane is None:
+            lane = self._lanes[endpoint.name] = Lane(endpoint, self._retry)
+        else:
+            lane.share(endpoint)
+        return lane
+
+    def _landed(self, key: str, flight: asyncio.Task[None]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # those who wait get it from the task; with nobody waiting it must not warn
+
+    # -- what was spent ------------------------------------------------------------------------------------------------
+
+    def _countable(self, usage: Usage, worst_tokens: int) -> Usage:
+        """Under a token limit an unknown usage counts as the worst case; else unknown stays unknown."""
+        if self.spent.limits.tokens is None or usage.tokens is not None:
+            return usage
+        return Usage(worst_tokens, 0, usage.dollars, usage.seconds, usage.calls)
+
+    def _restore(self, charges: Iterable[Charge]) -> None:
+        dearest: dict[Role, float] = {}
+        unknown: list[Charge] = []
+        for charge in charges:
+            if charge.usage is None:
+                unknown.append(charge)
+                continue
+            self.spent.add(charge.role, self._countable(charge.usage, charge.worst_tokens))
+            dearest[charge.role] = max(dearest.get(charge.role, 0.0), charge.usage.dollars or 0.0)
+        for charge in unknown:
+            self.spent.add(charge.role, Usage(charge.worst_tokens, 0, dearest.get(charge.role, 0.0), 0.0, 1))
+
+    def _used(self, call: _Call, entry: Entry, replayed: bool) -> None:
+        if call.key not in self._first_slot:
+            self.counts[call.role] += 1
+        self._first_slot[call.key] = min(call.slot, self._first_slot.get(call.key, call.slot))
+        if call.role == "student":
+            self._rollout_keys.setdefault(call.slot, set()).add(call.key)
+        if replayed:
+            self._tell("replayed", call, entry.usage)
+
+    def _tell(self, what: Happening, call: _Call, usage: Usage = _NOTHING) -> None:
+        self.happened[what] += 1
+        if self._on_event is not None:
+            reason = f"{call.error.kind}: {scrub(str(call.error))}" if call.error else ""
+            self._on_event(CallEvent(what, call.role, call.key, call.slot, call.endpoint.name, call.attempts, reason, usage))
+
+
+async def _timed(call: _Call) -> Reply:
+    """One attempt under its wall-clock deadline, which ends even a server that drips; the answer as replay will return it."""
+    seconds = call.endpoint.timeout
+    try:
+        async with asyncio.timeout(seconds) as clock:
+            body, usage = await call.attempt()
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise CallTimeout(
+            f"no complete answer from {call.endpoint.name!r} within {seconds:g} s; raise `timeout` if it needs longer"
+        ) from None
+    try:
+        return json.loads(canonical(scrub_json(body))), Usage.from_json(usage.to_json())
+    except ValueError:
+        raise Garbled(f"an answer from {call.endpoint.name!r} holds a number that is not finite") from None
+
+
+def _body(error: CallError) -> dict[str, Any]:
+    return {"kind": error.kind, "reason": scrub(str(error)), "transient": isinstance(error, Transient)}
+
+
+def _kinds(base: type[CallError]) -> dict[str, type[CallError]]:
+    found = {base.kind: base}
+    for child in base.__subclasses__():
+        found |= _kinds(child)
+    return found
+
+
+def _error(body: dict[str, Any]) -> CallError:
+    """The recorded error again, as its own class."""
+    kind = _kinds(CallError).get(body["kind"], Transient if body["transient"] else Permanent)
+    return kind(body["reason"])
+
+
+# -- ports behind the door --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Student:
+    inner: Agent
+    calls: Calls
+    identity: str
+    endpoint: Endpoint
+
+    async def run(self, task: Task) -> Attempt:
+        request = task.to_json()
+        key = digest({"role": "student", "identity": self.identity, "request": request, "sample": task.sample})
+
+        async def attempt() -> Reply:
+            answer = await self.inner.run(task)
+            if answer.error is not None:
+                raise ContractError(f"agent {self.identity}: run() returned a failed attempt; it must raise a CallError")
+            return answer.to_json(), answer.usage
+
+        worst = len(canonical(request)) // 2 + 1024
+        body = await self.calls.make(role="student", key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
+        return Attempt.from_json(body)
+
+
+@dataclass(frozen=True)
+class _Model:
+    inner: ChatModel
+    role: Role
+    calls: Calls
+    identity: str
+    endpoint: Endpoint
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        asked = request.to_json()
+        key = digest({"role": self.role, "identity": self.identity, "request": asked, "sample": request.sample})
+
+        async def attempt() -> Reply:
+            answer = await self.inner.complete(request)
+            return answer.to_json(), answer.usage
+
+        chars = len(request.prompt or "") + sum(len(m.content) for m in request.messages)
+        worst = chars // 2 + request.max_tokens
+        body = await self.calls.make(role=self.role, key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
+        return Completion.from_json(body)
+
+
+__all__ = ["SLOT", "CallEvent", "Calls", "Charge", "Draining", "Entry", "MemoryTape", "Retry", "Tape"]

@@ -1,0 +1,168 @@
+"""One lane per endpoint: how many attempts run at once, how fast they start, when to slow down and when to give up.
+
+Additive increase, multiplicative decrease: a 429 halves the attempts in flight (once per burst), each success adds a part of one.
+The breaker counts failed attempts in a row over all calls. It trips on an attempt that was begun after the streak showed and while none
+from before the streak is still under way, so a burst sent before anyone knew cannot trip it, and 30 % random faults never do (0.3 ** 20).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from contextlib import suppress
+
+from pydantic import Field
+
+from gepa_atlas.errors import AuthRefused, CallError, NotFound, Outage, RateLimited, Transient
+from gepa_atlas.ports import Endpoint
+from gepa_atlas.settings import Settings
+
+REFUSALS = 3  # a wrong key answers 401 for ever: this many in a row end the run
+
+
+class Retry(Settings):
+    """The one retry layer. Waits are seconds: full jitter under an exponential ceiling, or what the server's Retry-After says."""
+
+    attempts: int = Field(default=12, ge=1, le=1000)
+    first_wait: float = Field(default=0.25, ge=0)
+    longest_wait: float = Field(default=20.0, ge=0)
+    breaker: int = Field(default=20, ge=2)  # failed attempts in a row on one endpoint, over all calls, that end the run
+    patience: float = Field(default=600.0, gt=0)  # a Retry-After longer than this ends the run, resumable, instead of waiting
+
+    def wait(self, failures: int) -> float:
+        """Seconds before the next attempt after so many failed ones."""
+        return random.uniform(0.0, min(self.longest_wait, self.first_wait * 2.0 ** min(failures - 1, 60)))
+
+
+class Lane:
+    """The traffic of one endpoint. `enter` and `leave` hold a place, `begin` and `end` frame one attempt inside it."""
+
+    def __init__(self, endpoint: Endpoint, retry: Retry) -> None:
+        self.name = endpoint.name
+        self.ceiling = endpoint.max_concurrency
+        self.limit = float(endpoint.max_concurrency)
+        self.down: str | None = None  # why nothing is sent any more
+        self._retry = retry
+        self._spacing = 60.0 / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0
+        self._seats = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._open = asyncio.Event()  # set when waiting is pointless: the lane is down or the run is draining
+        self._closed_until = 0.0
+        self._next_start = 0.0
+        self._begun = 0
+        self._under_way: set[int] = set()
+        self._last_cut = 0  # attempts up to this number were under way when the limit was last halved
+        self._streak = 0
+        self._streak_from = 0
+        self._refusals = 0
+
+    def share(self, endpoint: Endpoint) -> None:
+        """Another port of the same endpoint: the stricter limits hold for both."""
+        self.ceiling = min(self.ceiling, endpoint.max_concurrency)
+        self.limit = min(self.limit, self.ceiling)
+        if endpoint.requests_per_minute:
+            self._spacing = max(self._spacing, 60.0 / endpoint.requests_per_minute)
+
+    def check(self) -> None:
+        if self.down:
+            raise Outage(self.down)
+
+    def flush(self) -> None:
+        """End every wait: those who wait look again and find out why."""
+        self._open.set()
+        self._admit()
+
+    async def nap(self, seconds: float) -> None:
+        """Sleep, or until there is no more point in waiting."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._open.wait()
+
+    async def enter(self) -> None:
+        """Wait for a place, first come first served, then for the lane to be open."""
+        if self._queue or not self._has_room():
+            turn = asyncio.get_running_loop().create_future()
+            self._queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.leave()
+                else:
+                    self._queue.remove(turn)
+                raise
+        else:
+            self._seats += 1
+        try:
+            await self._opening()
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        self._seats -= 1
+        self._admit()
+
+    def begin(self) -> int:
+        self._begun += 1
+        self._under_way.add(self._begun)
+        return self._begun
+
+    def lost(self, number: int) -> None:
+        """The attempt was cancelled, or broke in a way that says nothing about the endpoint."""
+        self._under_way.discard(number)
+
+    def end(self, number: int, error: CallError | None) -> None:
+        """Learn from a finished attempt."""
+        self._under_way.discard(number)
+        if isinstance(error, RateLimited):
+            self._slow_down(number, error)
+        elif error is None:
+            self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
+        if isinstance(error, Transient | AuthRefused | NotFound):
+            self._count(number, error)
+        else:  # an answer, or a refusal that proves the endpoint alive
+            self._streak = self._refusals = 0
+
+    def _slow_down(self, number: int, error: RateLimited) -> None:
+        if number > self._last_cut:
+            self.limit = max(1.0, self.limit / 2)
+            self._last_cut = self._begun
+        if error.retry_after is not None:
+            if error.retry_after > self._retry.patience:
+                self._trip(f"endpoint {self.name!r} asks to wait {error.retry_after:.0f} s, and patience is {self._retry.patience:.0f} s")
+            self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + error.retry_after)
+
+    def _count(self, number: int, error: CallError) -> None:
+        if self._streak == 0:
+            self._streak_from = self._begun
+        self._streak += 1
+        self._refusals = self._refusals + 1 if isinstance(error, AuthRefused) else 0
+        everyone_knew = number > self._streak_from and min(self._under_way, default=number) > self._streak_from
+        if self._refusals >= REFUSALS or (self._streak >= self._retry.breaker and everyone_knew):
+            self._trip(f"endpoint {self.name!r} failed {self._streak} times in a row, the last one: {error.kind}: {error}")
+
+    def _trip(self, why: str) -> None:
+        self.down = self.down or f"{why}; nothing is lost: see to the endpoint and run the same command again to resume"
+        self.flush()
+
+    def _has_room(self) -> bool:
+        return self._open.is_set() or self._seats < int(self.limit)
+
+    def _admit(self) -> None:
+        while self._queue and self._has_room():
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._seats += 1
+                turn.set_result(None)
+
+    async def _opening(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while not self._open.is_set():
+            start = max(self._closed_until, self._next_start if self._spacing else 0.0)
+            if start <= clock():
+                break
+            await self.nap(start - clock())
+        if self._spacing:
+            self._next_start = clock() + self._spacing

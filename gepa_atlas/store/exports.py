@@ -1,0 +1,62 @@
+"""Files derived from a run, written whole or not at all, without secrets."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gepa_atlas.errors import AtlasError, ConfigError, StoreFull
+from gepa_atlas.secrets import scrub, scrub_json
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
+def atomic_write(path: str | Path, content: str | bytes) -> None:
+    """Replace `path` by `content` (text as UTF-8, scrubbed): a reader sees the old file or the new one, also after a power cut.
+
+    Raises StoreFull when the disk refuses, ConfigError when the path cannot be written. The file's mode is 0600.
+    """
+    target = Path(path)
+    data = scrub(content).encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_directory(target.parent)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise refused(target, error) from None
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    atomic_write(path, json.dumps(scrub_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
+    """One JSON document a line."""
+    atomic_write(path, "".join(json.dumps(scrub_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def refused(path: Path, error: OSError) -> AtlasError:
+    """What a user should know of a file system's refusal."""
+    if error.errno in _FULL:
+        return StoreFull(f"{path}: the disk refused a write ({error.strerror}); make room and run again")
+    return ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose a path you may write to")
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
