@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gepa_atlas.ports import Brief
 from gepa_atlas.propose import pieces as p
@@ -84,11 +85,11 @@ class Edit:
         taken = {h.casefold() for h in have}
         own = self._options.fragments
         listed = own.get(component, ()) if isinstance(own, dict) else own
-        mine = [f for f in listed if p.bare(f).casefold() not in taken]
-        read = [f for f in fragments_of(brief.pool) if f.casefold() not in taken] if self._options.from_data else []
+        mine = [f for f in listed if not _items(f) <= taken]
+        read = [f for f in fragments_of(brief.pool) if not _items(f) <= taken] if self._options.from_data else []
         if mine and (brief.rng.random() < 0.75 or not (read or self._options.builtin)):
             return pick(brief.rng, mine)
-        shipped = [f for lines in bank().values() for f in lines if f.casefold() not in taken] if self._options.builtin else []
+        shipped = [f for lines in bank().values() for f in lines if not _items(f) <= taken] if self._options.builtin else []
         if not (read or shipped):
             return pick(brief.rng, mine) if mine else None
         if read and (not shipped or brief.rng.random() < 0.5):
@@ -97,6 +98,12 @@ class Edit:
         boost = 1.0 if form is None else 1.0 + 3.0 * form
         weights = [boost if kind_of()[f] in ("format", "constraint") else 1.0 for f in shipped]
         return pick(brief.rng, shipped, weights)
+
+
+@lru_cache(maxsize=4096)
+def _items(fragment: str) -> frozenset[str]:
+    """A fragment may be several sentences; it is in a text when all of them are."""
+    return frozenset(t.casefold() for t in p.texts(fragment))
 
 
 def _same_kind(items: Sequence[p.Piece], free: Sequence[int], fragment: str) -> list[int]:

@@ -29,7 +29,10 @@ class Merge:
         others = {c.id: c for c in (*brief.parents[1:], *brief.mates) if c.id != mine.id}
         if not others:
             return Draft(None, "there is no second candidate to merge with")
-        return first_sound(brief, lambda: self._change(brief, list(others.values())), "every merge came out equal to a known candidate")
+        abroad = [c for c in others.values() if c.id not in mine.parents and mine.id not in c.parents]
+        return first_sound(
+            brief, lambda: self._change(brief, abroad or list(others.values())), "every merge came out equal to a known candidate"
+        )
 
     def _change(self, brief: Brief, others: Sequence[Candidate]) -> Change | None:
         mine, rng = brief.parents[0], brief.rng
