@@ -287,8 +287,8 @@ class ToyModel:
 
 
 def call_digest(identity: str, task: Task) -> str:
-    """How the provider's book names a student call."""
-    return digest({"identity": identity, "request": task.to_json()})
+    """How the provider's book names a student call: as the run's ledger does, so that the two can be compared."""
+    return digest({"role": "student", "identity": identity, "request": task.to_json(), "sample": task.sample})
 
 
 def _asked(question: Question) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gepa_atlas.errors import BadRequest, ConfigError, Transient
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest
-from gepa_atlas.testing.provider import Faults, FakeProvider, ProviderSettings, read_book, uniform
+from gepa_atlas.testing.provider import FakeProvider, Faults, ProviderSettings, read_book, uniform
 from gepa_atlas.testing.toyworld import (
     SEED_GUIDANCE,
     ToyWorld,
@@ -134,7 +134,7 @@ def test_identity_covers_what_changes_answers_and_nothing_else(tmp_path: Path) -
 
 
 def test_unknown_keys_are_named() -> None:
-    with pytest.raises(ConfigError, match="toyworld.world.nois: unknown key; did you mean 'noise'"):
+    with pytest.raises(ConfigError, match=r"toyworld\.world\.nois: unknown key; did you mean 'noise'"):
         toy_agent({"world": {"nois": 1}})
     assert toy_fragments({"seed": 1, "rules": 2, "decoys": 1}) == ToyWorld(WorldSettings(seed=1, rules=2, decoys=1)).fragments()
 
