@@ -90,7 +90,8 @@ class Lane:
                 if turn.done() and not turn.cancelled():
                     self.leave()
                 else:
-                    self._queue.remove(turn)
+                    with suppress(ValueError):  # `_admit` may have dropped it already
+                        self._queue.remove(turn)
                 raise
         else:
             self._seats += 1

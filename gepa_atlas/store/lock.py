@@ -24,11 +24,14 @@ class RunLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
-            self._fd = -1
+            self._forget()
             raise RunBusy(_busy(directory)) from None
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": round(time.time(), 3)}
-        self._write(json.dumps(owner).encode())
+        claim = {"pid": os.getpid(), "host": socket.gethostname(), "started": round(time.time(), 3)}
+        try:
+            self._write(json.dumps(claim).encode())
+        except OSError:
+            self._forget()
+            raise
         os.register_at_fork(after_in_child=self._forget)  # a forked child would keep the lock when its parent is killed
 
     def release(self) -> None:
@@ -81,10 +84,10 @@ def _busy(directory: Path) -> str:
     return f"{directory}: this run is in the hands of {who}; wait until it ends, or choose another run directory"
 
 
-def refuse_remote(directory: Path) -> None:
+def refuse_remote(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
     """Raise ConfigError when the directory is on a network file system, where neither flock nor SQLite's log can be trusted."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = mounts.read_text().splitlines()
     except OSError:
         return  # not Linux: cannot be detected
     kind, depth = "", -1

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.store.lock import alive, owner
-from gepa_atlas.store.log import Event, Index, explain, load
+from gepa_atlas.store.log import Event, Index, damaged, explain, load
 
 
 class RunView:
@@ -98,6 +98,8 @@ class RunView:
             rows = self._reader.execute("SELECT head, body FROM log WHERE id = ? AND name = ?", (number, name)).fetchall()
         except sqlite3.Error as error:
             raise explain(error, self.directory) from None
+        if not rows:
+            raise damaged(self.directory, f"row {number} is gone")
         return json.loads(rows[0][0]), rows[0][1]
 
 
