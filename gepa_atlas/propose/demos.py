@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
 
 from gepa_atlas.ports import Brief
 from gepa_atlas.propose.drafts import Change, chars, first_sound, pick
@@ -33,11 +36,11 @@ class Demos:
     async def propose(self, brief: Brief) -> Draft:
         if not brief.pool:
             return Draft(None, "there are no train examples with a gold answer to demonstrate")
-        return first_sound(brief, lambda: self._change(brief), "no other demonstration set within the limits was found")
-
-    def _change(self, brief: Brief) -> Change | None:
-        parent = brief.parents[0]
         chooser = Chooser(brief, self._options)
+        return first_sound(brief, lambda: self._change(brief, chooser), "no other demonstration set within the limits was found")
+
+    def _change(self, brief: Brief, chooser: Chooser) -> Change | None:
+        parent = brief.parents[0]
         moves: list[tuple[float, Callable[[], tuple[Sequence[Demo] | None, str]]]] = []
         n = len(parent.demos)
         if n == 0:
@@ -81,30 +84,27 @@ class Chooser:
         self._failed = [x.example.question for x in failing(brief.lessons)][:12]
         self._weights = self._evidence()
 
-    def _evidence(self) -> list[float]:
+    def _evidence(self) -> np.ndarray:
         """Failed examples and demonstrations of good candidates weigh more; solved ones and those of rejected children less."""
         bad = {x.example.id for x in failing(self.brief.lessons)}
-        good = {x.example.id for x in solved(self.brief.lessons)} - bad
-        of_mates = Counter(d.example_id for m in self.brief.mates for d in m.demos)
+        weight = {x.example.id: 0.7 for x in solved(self.brief.lessons)} | dict.fromkeys(bad, 3.0)
+        for name, times in Counter(d.example_id for m in self.brief.mates for d in m.demos).items():
+            weight[name] = weight.get(name, 1.0) * (1.0 + min(2, times))
         own = {d.example_id for p in self.brief.parents for d in p.demos}
-        of_rejected = Counter(d.example_id for r in self.brief.rejected for d in r.demos if d.example_id not in own)
-        weights = []
-        for demo in self.brief.pool:
-            name = demo.example_id
-            weight = 3.0 if name in bad else 0.7 if name in good else 1.0
-            weights.append(weight * (1.0 + min(2, of_mates[name])) * 0.6 ** min(3, of_rejected[name]))
-        return weights
+        for name, times in Counter(d.example_id for r in self.brief.rejected for d in r.demos).items():
+            if name not in own:
+                weight[name] = weight.get(name, 1.0) * 0.6 ** min(3, times)
+        return np.array([weight.get(d.example_id, 1.0) for d in self.brief.pool])
 
     def one(self, beside: Sequence[Demo], without: Demo | None = None) -> Demo | None:
         """A demonstration that goes with these, or None. Answers that the set lacks and neighbours of failed questions come first."""
         have = {d.example_id for d in beside} | ({without.example_id} if without else set())
-        weights = [0.0 if d.example_id in have else w for d, w in zip(self.brief.pool, self._weights, strict=True)]
-        listed = self._draw(weights, self._options.shortlist)
+        listed = self._draw(have)
         sound = [at for at in listed if all(alike(self.brief.pool[at].question, d.question) < self._options.near for d in beside)]
         if not sound:
             return None
         shown = Counter(d.answer for d in beside)
-        few = self._few_answers()
+        few = self._few_answers
         score = []
         for at in sound:
             demo = self.brief.pool[at]
@@ -127,12 +127,13 @@ class Chooser:
         order = rng.permutation(len(chosen))
         return [chosen[i] for i in order] or None
 
-    def _draw(self, weights: Sequence[float], n: int) -> list[int]:
-        """Up to n positions without replacement, by weight (exponential race: one pass over the pool)."""
-        keys = self.brief.rng.exponential(size=len(weights))
-        race = sorted((k / w, at) for at, (k, w) in enumerate(zip(keys, weights, strict=True)) if w > 0)
-        return [at for _, at in race[:n]]
+    def _draw(self, without: set[str]) -> list[int]:
+        """Positions of a shortlist, drawn without replacement by weight (exponential race: one pass over the pool)."""
+        race = self.brief.rng.exponential(size=len(self._weights)) / self._weights
+        first = np.argsort(race, kind="stable")[: self._options.shortlist + len(without)]
+        return [int(at) for at in first if self.brief.pool[at].example_id not in without][: self._options.shortlist]
 
+    @cached_property
     def _few_answers(self) -> bool:
         """True when answers are labels: then a set should show each of them."""
         return len({d.answer for d in self.brief.pool}) * 3 <= len(self.brief.pool)

@@ -12,7 +12,7 @@ from gepa_atlas.propose.drafts import Change, clip, editable, first_sound, pick
 from gepa_atlas.propose.evidence import form_share
 from gepa_atlas.propose.shape import fragments_of
 from gepa_atlas.settings import Settings
-from gepa_atlas.types import Component, Draft
+from gepa_atlas.types import Component, Demo, Draft
 
 
 class EditOptions(Settings):
@@ -28,6 +28,7 @@ class Edit:
 
     def __init__(self, options: EditOptions | None = None) -> None:
         self._options = options or EditOptions()
+        self._read: tuple[tuple[Demo, ...], tuple[str, ...]] = ((), ())  # the last pool and what was read off it
 
     async def propose(self, brief: Brief) -> Draft:
         components = editable(brief)
@@ -75,6 +76,11 @@ class Edit:
             return p.swap_in(items, at, fragment), f"replaced {_quoted(items[at].text)} by {_quoted(fragment)}"
         return p.insert(items, _place(brief, items, fragment), fragment), f"added {_quoted(fragment)}"
 
+    def _shape(self, pool: tuple[Demo, ...]) -> tuple[str, ...]:
+        if self._options.from_data and pool is not self._read[0]:
+            self._read = (pool, fragments_of(pool))
+        return self._read[1]
+
     def added(self, brief: Brief, component: str, items: tuple[p.Piece, ...]) -> tuple[p.Piece, ...]:
         """The items with one fragment more, or as they are when there is none left."""
         fragment = self._fragment(brief, component, [p.bare(i.text) for i in items])
@@ -86,7 +92,7 @@ class Edit:
         own = self._options.fragments
         listed = own.get(component, ()) if isinstance(own, dict) else own
         mine = [f for f in listed if not _items(f) <= taken]
-        read = [f for f in fragments_of(brief.pool) if not _items(f) <= taken] if self._options.from_data else []
+        read = [f for f in self._shape(brief.pool) if not _items(f) <= taken]
         if mine and (brief.rng.random() < 0.75 or not (read or self._options.builtin)):
             return pick(brief.rng, mine)
         shipped = [f for lines in bank().values() for f in lines if not _items(f) <= taken] if self._options.builtin else []

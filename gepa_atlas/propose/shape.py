@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from gepa_atlas.types import Demo
 
 MANY = 4  # answers below which nothing is inferred
 
 
-@lru_cache(maxsize=8)
 def fragments_of(pool: tuple[Demo, ...]) -> tuple[str, ...]:
     """Sentences that are true of (nearly) all answers of the pool, most telling first; none for a small pool."""
     answers = [d.answer.strip() for d in pool if d.answer.strip()]

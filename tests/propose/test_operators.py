@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.propose.briefs import GUIDANCE, brief, briefs, demo, lesson
 from hypothesis import HealthCheck, given, settings
 
 from gepa_atlas.evolve.rng import rng
@@ -19,6 +18,7 @@ from gepa_atlas.propose.merge import Merge
 from gepa_atlas.propose.shape import fragments_of
 from gepa_atlas.texts import broken_contract
 from gepa_atlas.types import Candidate, Demo, Draft
+from tests.propose.briefs import GUIDANCE, brief, briefs, demo, lesson
 
 PURE = ("demos", "edit", "ablate", "merge", "restart")
 OPERATORS = build_proposers([*PURE, "recombine"])

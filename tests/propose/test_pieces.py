@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from tests.propose.briefs import texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gepa_atlas.propose import pieces as p
+from tests.propose.briefs import texts
 
 
 @settings(max_examples=300, deadline=None)
