@@ -265,18 +265,16 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"concurrency", "output", "trace_storage", "run_dir", "budget", "retry", "data"})
+_FREE = frozenset({"concurrency", "output", "trace_storage", "run_dir", "budget", "retry"})
+_BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "data"})
 
 
-def manifest(loaded: Loaded, data_fingerprint: str, identities: Mapping[str, str] | None = None) -> dict[str, str]:
+def manifest(loaded: Loaded, identities: Mapping[str, str]) -> dict[str, str]:
     """One digest for each key that decides what a run finds, so that a changed resume can be refused by the key's name.
 
+    `identities` speaks for what acts (agents.student, rim, data, ...): what can change an answer, and not a path or a time-out.
     Left out: how fast (concurrency, retry), where to (output, trace_storage, run_dir), and `budget`, whose limits interrupt a run
-    and change nothing in it. `data` is the examples, not the path. `identities` adds what configuration alone does not show,
-    such as the student's identity.
+    and change nothing in it. `max_metric_calls` is in: the share kept for the held-out test is planned from it.
     """
-    entries = {f"agents.{name}": digest(value, 16) for name, value in loaded.resolved["agents"].items()}
-    for key, value in loaded.resolved.items():
-        if key not in _FREE and key != "agents":
-            entries[key] = digest(value, 16)
-    return {**entries, "data": data_fingerprint[:16], **{key: digest(value, 16) for key, value in (identities or {}).items()}}
+    entries = {key: digest(value, 16) for key, value in loaded.resolved.items() if key not in _FREE | _BY_IDENTITY}
+    return entries | {key: digest(identity, 16) for key, identity in identities.items()}

@@ -82,7 +82,9 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+        problem = error.problem or error.context or "it cannot be read"
+        hint = "; text with braces, such as ${NAME}, needs quotes inside {...}" if "'{'" in problem else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}{hint}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

@@ -323,7 +323,7 @@ def _without_duplicates(found: list[tuple[Example, str]], notes: list[str]) -> l
     kept: list[Example] = []
     dropped = 0
     for example, place in found:
-        key = " ".join(f"{example.question}\x00{example.context}".split()).casefold()
+        key = canonical([" ".join(text.split()).casefold() for text in (example.question, example.context)])
         for what, seen in (("id", by_id.get(example.id)), ("question", by_question.get(key))):
             if seen is not None and seen[0].split != example.split:
                 raise DataError(

@@ -31,7 +31,9 @@ def load(model: type[M], data: Mapping[str, Any], where: str) -> M:
 
 
 def _first_line(model: type[BaseModel], error: ValidationError, where: str) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A misspelt key is also a missing one: the misspelling is the news.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join([where, *path]) if where else ".".join(path)
     if first["type"] == "extra_forbidden":

@@ -20,7 +20,7 @@ def list_(
     """List the runs below DIR with their status."""
     from gepa_atlas.cli import views
 
-    views.list_runs(directory, as_json=json_)
+    views.show_list(directory, as_json=json_)
 
 
 @app.command("show")
@@ -49,6 +49,7 @@ def calls(run: RunArgument, json_: Json = False) -> None:
 
 def report(run: RunArgument) -> None:
     """Write the files of RUN again from its run.db: optimized_prompts.json and traces.jsonl."""
-    from gepa_atlas.cli import views
+    from gepa_atlas.cli.session import export_again
+    from gepa_atlas.cli.views import find_run
 
-    views.export_again(run)
+    export_again(find_run(run))

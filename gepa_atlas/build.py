@@ -1,0 +1,141 @@
+"""From a configuration to the experiment it describes. Everything is checked here, before anything is spent; no call is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gepa_atlas.budget import Limits
+from gepa_atlas.calls import CallEvent, Calls, MemoryTape
+from gepa_atlas.config import Loaded, ProviderConfig, manifest
+from gepa_atlas.connectors.registry import AgentSpec, build_agent
+from gepa_atlas.data import Dataset, load_examples
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.evolve.engine import Plan
+from gepa_atlas.evolve.gain import gain
+from gepa_atlas.evolve.portfolio import Operator
+from gepa_atlas.lanes import Retry
+from gepa_atlas.llm.registry import build_model
+from gepa_atlas.optimize import Experiment
+from gepa_atlas.ports import ChatModel
+from gepa_atlas.propose.registry import build_proposers
+from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.protocols.registry import ProtocolConfig, build_protocol
+from gepa_atlas.rim.config import RimConfig
+from gepa_atlas.rim.panel import build_panel
+from gepa_atlas.settings import load
+from gepa_atlas.texts import broken_contract
+from gepa_atlas.types import Candidate, Role, digest
+
+# Train lessons of the parent that an operator reads before it writes. The others look only at texts and train data: free.
+_READS = {"reflect": 6, "diagnose": 12, "revise": 6}
+
+
+def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | None = None) -> Experiment:
+    """The experiment of a configuration. Raises ConfigError, DataError or MissingExtra with one line."""
+    config = loaded.config
+    dataset = load_examples(config.data, loaded.base_dir)
+    limits = Limits(config.max_metric_calls, config.budget.tokens, config.budget.dollars, config.budget.seconds)
+    retry = load(Retry, config.retry, "retry")
+    calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits, retry=retry, on_event=on_call)
+    models = _Models(loaded, calls)
+    student = calls.agent(
+        build_agent(
+            AgentSpec(provider=config.agents.student.provider, params=config.agents.student.params),
+            build_model=lambda value: models.raw(value, "agents.student.params.model"),
+            base_dir=loaded.base_dir,
+            where="agents.student.params",
+        )
+    )
+    teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
+    reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
+    protocol = build_protocol(load(ProtocolConfig, {**config.protocol, "name": config.protocol_name}, "protocol"), teacher, student)
+    panel = build_panel(load(RimConfig, config.rim or {"judges": ["exact"]}, "rim"), model=models.judge, base_dir=loaded.base_dir)
+    panel.check(dataset.train + dataset.val + dataset.test)
+    components = protocol.components()
+    proposers = build_proposers(config.operators, model=reflection, options=config.operator_options, components=components)
+    seed = _seed(config.seed_prompts, protocol)
+    identities = {
+        "agents.student": student.identity,
+        "reflection_lm": reflection.identity if reflection else "",
+        "protocol": protocol.identity,
+        "rim": panel.identity,
+        "data": dataset.fingerprint,
+        "seed_prompts": seed.id,
+    }
+    plan = Plan(
+        seed=config.seed,
+        width=config.width,
+        rollouts=config.max_metric_calls,
+        operators=tuple(Operator(name, _READS.get(name, 0)) for name in proposers),
+        minibatch=config.minibatch,
+        retest=config.retest,
+        final_share=config.final_share,
+        plateau=config.stop.plateau,
+        target=config.stop.target,
+        student_calls=protocol.student_calls,
+    )
+    parameters = dict(config.gain)
+    return Experiment(
+        name=loaded.path.stem,
+        plan=plan,
+        seeds=(seed,),
+        components=components,
+        dataset=dataset,
+        student=student,
+        panel=panel,
+        protocol=protocol,
+        proposers=proposers,
+        calls=calls,
+        manifest=manifest(loaded, identities),
+        config=loaded.resolved,
+        gain=gain(str(parameters.pop("name", "delta")), parameters),
+        limits=limits,
+        error_share=config.stop.error_share,
+    )
+
+
+def notes(loaded: Loaded, dataset: Dataset) -> tuple[str, ...]:
+    """What a user should know before the run: what came from the environment, what cannot be claimed with this data."""
+    judged = () if loaded.config.rim else ("no rim is configured: answers are judged by exact match with the gold answer",)
+    return (*loaded.notes, *dataset.notes, *judged)
+
+
+def _seed(given: dict[str, str], protocol: TeachingProtocol) -> Candidate:
+    """The seed candidate: the user's texts where there are some, the protocol's own elsewhere."""
+    known = [c.name for c in protocol.components()]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"seed_prompts.{name}: protocol {protocol.name!r} has no such component; it has {', '.join(known)}")
+    candidate = Candidate.of({**protocol.seed_texts(), **given})
+    broken = broken_contract(candidate, protocol.components())
+    if broken:
+        raise ConfigError(f"seed_prompts: {broken}; correct the text in the configuration")
+    return candidate
+
+
+class _Models:
+    """Models of a run: one object for one spec, however often it is named, and each role's behind the door for paid calls."""
+
+    def __init__(self, loaded: Loaded, calls: Calls) -> None:
+        self._config, self._calls = loaded.config, calls
+        self._built: dict[str, ChatModel] = {}
+
+    def raw(self, value: Any, where: str) -> ChatModel:
+        """From a name or {provider, params}; `where` is the key that holds it."""
+        if not isinstance(value, str | dict):
+            raise ConfigError(f"{where}: a model is a name or a mapping of provider and params (got {value!r})")
+        key = digest(value)
+        if key not in self._built:
+            self._built[key] = build_model(value, where)
+        return self._built[key]
+
+    def maybe(self, given: ProviderConfig | None, role: Role, where: str) -> ChatModel | None:
+        return None if given is None else self._calls.model(self.raw(given.spec, where), role)
+
+    def judge(self, value: Any) -> ChatModel:
+        """A judge's own model; without one, the reflection model or else the teacher sits in judgement."""
+        default = self._config.reflection_lm or self._config.agents.teacher
+        if value is None and default is None:
+            raise ConfigError("rim: an llm judge has no model; give the judge a `model`, or configure reflection_lm")
+        return self._calls.model(self.raw(default.spec if value is None and default else value, "rim.judges.model"), "judge")

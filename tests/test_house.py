@@ -1,0 +1,184 @@
+"""The house rules that a machine can check: imports point down, heavy libraries are guests, secrets and paths stay out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gepa_atlas"
+
+# Level by the first part of a module's name below gepa_atlas (shared design, section 4). Imports point to a lower level only.
+LEVELS = {
+    "types": 0, "errors": 0, "budget": 0, "ports": 0, "texts": 0, "secrets": 0, "settings": 0,
+    "evolve": 1,
+    "calls": 2, "lanes": 2, "wire": 2, "data": 2, "datafile": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
+    "classroom": 3, "protocols": 3, "optimize": 3,
+    "report": 4, "handoff": 4, "gate": 4,
+    "train": 5, "bridges": 5, "sweep": 5,
+    "config": 6, "configfile": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6, "": 6,
+}  # fmt: skip
+
+# Below the top, parts of one level know each other only where this says so.
+NEIGHBOURS = {
+    ("calls", "lanes"), ("data", "datafile"), ("llm", "wire"), ("connectors", "wire"), ("store", "calls"),
+    ("classroom", "protocols"), ("optimize", "classroom"), ("optimize", "protocols"),
+}  # fmt: skip
+NAMED_FRIENDS = {
+    ("connectors.toyworld", "testing"),  # the provider of that name; imported when it is asked for
+}
+
+# A heavy library and the one part that may import it, inside a function.
+GUESTS = {
+    "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose"}, "optuna": {"propose", "sweep"},
+    "joblib": {"sweep"}, "torch": {"train"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"}, "transformers": {"train"},
+    "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "testing"},
+    "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
+    "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile"},
+}  # fmt: skip
+LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
+
+
+class Import:
+    def __init__(self, file: Path, line: int, target: str, top: bool) -> None:
+        self.module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").removesuffix("__init__")
+        self.place = f"{file.relative_to(ROOT)}:{line}"
+        self.target = target
+        self.top = top
+
+    @property
+    def part(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def imports() -> Iterator[Import]:
+    for file in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+        checking = {
+            id(n)
+            for i in ast.walk(tree)
+            if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING"
+            for b in i.body
+            for n in ast.walk(b)
+        }
+        for node in ast.walk(tree):
+            top = id(node) not in inside and id(node) not in checking
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    yield Import(file, node.lineno, name.name, top)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}:{node.lineno}: write imports in full"
+                if node.module == "gepa_atlas":
+                    for name in node.names:
+                        yield Import(file, node.lineno, f"gepa_atlas.{name.name}", top)
+                else:
+                    yield Import(file, node.lineno, node.module or "", top)
+
+
+def test_every_part_has_a_level() -> None:
+    parts = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert parts - {"__init__"} <= LEVELS.keys(), "give the new part a level in this file"
+
+
+def test_imports_point_down() -> None:
+    upward = []
+    for found in imports():
+        head, _, rest = found.target.partition(".")
+        if head != "gepa_atlas" or rest == "__version__":
+            continue
+        target = rest.partition(".")[0]
+        if target == found.part or (found.module, target) in NAMED_FRIENDS:
+            continue
+        below, here = LEVELS[target], LEVELS[found.part]
+        if below > here or (0 < below == here < 6 and (found.part, target) not in NEIGHBOURS):
+            upward.append(f"{found.place}: {found.module or 'gepa_atlas'} (level {here}) imports {found.target} (level {below})")
+    assert not upward, "\n".join(upward)
+
+
+def test_heavy_libraries_are_guests() -> None:
+    wrong = []
+    for found in imports():
+        head = found.target.partition(".")[0]
+        if head in GUESTS:
+            if found.part not in GUESTS[head]:
+                wrong.append(f"{found.place}: {head} is for {', '.join(sorted(GUESTS[head]))} only")
+            elif found.top and head not in LIGHT:
+                wrong.append(f"{found.place}: import {head} inside the function that uses it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_pure_core_is_pure() -> None:
+    allowed = {
+        "numpy",
+        "gepa_atlas",
+        "__future__",
+        "collections",
+        "dataclasses",
+        "difflib",
+        "enum",
+        "functools",
+        "hashlib",
+        "itertools",
+        "math",
+        "typing",
+    }
+    wrong = [f"{i.place}: {i.target}" for i in imports() if i.part == "evolve" and i.target.partition(".")[0] not in allowed]
+    assert not wrong, "\n".join(wrong)
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after running `arguments`."""
+    code = "import json, sys\n" + arguments[0] + "\nprint('\\n' + json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {"litellm", "torch", "dspy", "optuna", "joblib", "openai", "xllamacpp", "jsonschema", "httpx", "rich", "transformers", "sqlalchemy"}
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "none_of"),
+    [
+        ("import gepa_atlas", "import gepa_atlas", HEAVY | {"numpy", "pydantic", "yaml", "typer"}),
+        ("gepa-atlas --help", "from gepa_atlas.cli import run\nrun(['--help'])", HEAVY | {"numpy", "yaml"}),
+        ("the public names", "from gepa_atlas import AtlasConfig, Lesson, load_config", HEAVY | {"numpy", "typer"}),
+    ],
+)
+def test_what_a_first_import_loads(what: str, code: str, none_of: set[str]) -> None:
+    assert not loaded_by(code) & none_of, what
+
+
+def test_every_public_name_is_there() -> None:
+    import gepa_atlas
+
+    assert all(vars(gepa_atlas).get(name) or gepa_atlas.__getattr__(name) for name in gepa_atlas.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'optimise'"):
+        gepa_atlas.__getattr__("optimise")
+
+
+def test_the_version_is_one() -> None:
+    import tomllib
+
+    import gepa_atlas
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == gepa_atlas.__version__
+
+
+def test_no_exec_no_shell_no_pickle_no_str_format() -> None:
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                shell = any(k.arg == "shell" for k in node.keywords)
+                text_format = isinstance(node.func, ast.Attribute) and node.func.attr in ("format", "format_map")
+                if name in ("eval", "exec", "os.system", "os.popen") or shell or text_format or name.startswith("pickle."):
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not wrong, "\n".join(wrong)
