@@ -88,7 +88,7 @@ class CommandAgent:
         if not self._cwd.is_dir():
             raise ConfigError(f"{where}.cwd: {str(self._cwd)!r} is not a directory")
         self._program = _found(params.argv[0], self._cwd, where)
-        self._who = f"the command {Path(params.argv[0]).name}"
+        self._who = f"the command {self._program.name}"
         shown = {"version": _VERSION, "params": params.answering(), "files": _sources(params.argv, self._cwd)}
         self._identity = "cli:" + digest(shown, 16)
         self._endpoint = params.endpoint_at("cli:" + digest([params.argv, params.cwd], 8))

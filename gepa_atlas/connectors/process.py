@@ -18,6 +18,7 @@ from pathlib import Path
 from gepa_atlas.errors import BadRequest, TooLarge, Unreachable
 
 _DRAIN_SECONDS = 1.0  # for output of a program that has ended but left a child holding its pipes
+_POLL_SECONDS = 0.02
 _STDERR_BYTES = 16_384
 _KILL_ROUNDS = 50
 # Set in a launcher of our own rather than in preexec_fn, which may deadlock in a process with threads.
@@ -52,26 +53,32 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
     process = await _started(argv, env, cwd, limits, who)
     assert process.stdout is not None and process.stderr is not None
     feeding = asyncio.create_task(_feed(process, given))
-    output = asyncio.create_task(_read(process.stdout, limits.max_bytes, who))
-    errors = asyncio.create_task(_tail(process.stderr))
+    reading = asyncio.gather(_read(process.stdout, limits.max_bytes, who), _tail(process.stderr))
+    ending = asyncio.create_task(_exit(process))
     try:
-        ending = asyncio.create_task(process.wait())
-        try:
-            await asyncio.wait({ending, output}, return_when=asyncio.FIRST_COMPLETED)
-            if output.done():
-                output.result()  # TooLarge ends the call at once
-            code = await ending
-        finally:
-            ending.cancel()
-        await asyncio.wait({output, errors}, timeout=_DRAIN_SECONDS)
+        await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            reading.result()  # TooLarge ends the call at once
+        code = await ending
+        await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
         _kill(process, env["HOME"])
-        return Ended(code, await output, _last_line(await errors))
+        output, errors = await reading
+        return Ended(code, output, _last_line(errors))
     finally:
-        for task in (feeding, output, errors):
+        for task in (feeding, reading, ending):
             task.cancel()
         _kill(process, env["HOME"])
-        await asyncio.gather(feeding, output, errors, return_exceptions=True)
+        await asyncio.gather(feeding, reading, ending, return_exceptions=True)
         await process.wait()
+
+
+async def _exit(process: Process) -> int:
+    """The exit code, as soon as the program itself has ended. `Process.wait` would also wait for whoever else holds its pipes."""
+    pause = 0.001
+    while process.returncode is None:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _POLL_SECONDS)
+    return process.returncode
 
 
 async def _started(argv: Sequence[str], env: Mapping[str, str], cwd: Path, limits: Limits, who: str) -> Process:

@@ -14,6 +14,9 @@ from concurrent.futures import Future
 from typing import Any
 
 
+_IDLE_SECONDS = 10.0  # after which a thread without work ends
+
+
 class DaemonThreads:
     """At most `size` functions run at once. A caller that gives up leaves its thread to finish; what was still queued never starts."""
 
@@ -22,32 +25,37 @@ class DaemonThreads:
         self._name = name
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._started = 0
-        self._idle = 0
+        self._threads = 0
+        self._open = 0  # functions queued or running
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """The result of `function()`, or what it raised."""
         context = contextvars.copy_context()
         future: Future[Any] = Future()
         with self._lock:
-            needed = self._idle <= self._work.qsize() and self._started < self._size
-            self._started += needed
-        self._work.put((future, lambda: context.run(function)))
+            self._open += 1
+            self._work.put((future, lambda: context.run(function)))
+            needed = self._threads < min(self._open, self._size)
+            self._threads += needed
         if needed:
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
         return await asyncio.wrap_future(future)
 
     def _serve(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
-            future, function = self._work.get()
-            with self._lock:
-                self._idle -= 1
-            if not future.set_running_or_notify_cancel():
-                continue
             try:
-                future.set_result(function())
-            except BaseException as error:  # handed to the caller, whatever it is: user code may call sys.exit
-                future.set_exception(error)
+                future, function = self._work.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._work.empty():
+                        self._threads -= 1
+                        return
+                continue
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # handed to the caller, whatever it is: user code may call sys.exit
+                    future.set_exception(error)
             del future, function  # an idle thread must not keep the last request alive
+            with self._lock:
+                self._open -= 1
