@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gepa_atlas.errors import BadRequest, TooLarge, Unreachable
 
@@ -56,7 +57,8 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
     reading = asyncio.gather(_read(process.stdout, limits.max_bytes, who), _tail(process.stderr))
     ending = asyncio.create_task(_exit(process))
     try:
-        await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {reading, ending}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
             reading.result()  # TooLarge ends the call at once
         code = await ending

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-
 _IDLE_SECONDS = 10.0  # after which a thread without work ends
 
 

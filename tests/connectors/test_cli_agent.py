@@ -181,7 +181,7 @@ def test_grandchildren_end_with_the_call_however_it_ends(end: str, tmp_path: Pat
 
     async def call() -> Attempt | BaseException:
         running = asyncio.create_task(built.run(task()))
-        while end == "cancel" and not (tmp_path / "ready").exists():
+        while end == "cancel" and not (tmp_path / "ready").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         if end == "cancel":
             running.cancel()
