@@ -28,6 +28,7 @@ from gepa_atlas.evolve.verdict import rule
 from gepa_atlas.texts import similarity
 from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal, SlotKind, Status, Verdict
 
+_BARREN = 60  # slots in a row without a single new rollout after which the search has nothing left to try
 _FINAL = -1  # the slot number under which the held-out test is reserved from the start
 
 
@@ -92,6 +93,7 @@ class Evolution:
         self._rejected: dict[str, list[Candidate]] = {}
         self._baselines: set[str] = set()
         self._best_since = 0
+        self._barren = 0
         self._best_mean = -math.inf
         self._retested: set[str] = set()
         for seed in seeds:
@@ -104,8 +106,9 @@ class Evolution:
 
     def ask(self) -> Proposal | None:
         """The next proposal, or None when the run is done. Call it until `asked - told == width`, and after each tell."""
-        if self.told != max(0, self.asked - self.plan.width) and self.phase is not Phase.DONE:
-            raise ContractError(f"ask {self.asked} needs exactly {max(0, self.asked - self.plan.width)} told proposals, not {self.told}")
+        due = max(0, self.asked - self.plan.width + 1)
+        if self.told != due and self.phase is not Phase.DONE:
+            raise ContractError(f"ask {self.asked} needs exactly {due} told proposals, not {self.told}")
         self._advance()
         if self.phase is Phase.DONE:
             return None
@@ -124,7 +127,7 @@ class Evolution:
     def known_at(self, proposal: Proposal, candidate_id: str) -> bool:
         """Whether the candidate was in the archive when the proposal was planned."""
         index = self.archive.by_id.get(candidate_id)
-        return index is not None and self.archive.entries[index].born <= max(0, proposal.n - self.plan.width)
+        return index is not None and self.archive.entries[index].born <= max(0, proposal.n - self.plan.width + 1)
 
     def refuse(self, proposal: Proposal, candidate: Candidate) -> str | None:
         """Why this draft is not worth a rollout: seen before, almost seen before, or against the guard. None when it is fine."""
@@ -150,6 +153,8 @@ class Evolution:
     def _search_over(self) -> bool:
         if self.stop_reason is None and self.plan.plateau is not None and self._best_since >= self.plan.plateau:
             self.stop_reason = f"plateau: {self._best_since} children in a row brought nothing better"
+        if self.stop_reason is None and self._barren >= _BARREN:
+            self.stop_reason = f"exhausted: {self._barren} proposals in a row were refused, repeated or could not be made"
         if self.stop_reason is None and self.plan.target is not None and self._reached(self.plan.target):
             self.stop_reason = f"target: the mean gain on val reached {self.plan.target}"
         if self.stop_reason is None and not self._seeds_left and not self.budget.affords(self._child_cost(())):
@@ -270,7 +275,7 @@ class Evolution:
     def _measure(self, entry: Entry, why: str, wanted: int) -> Proposal:
         """Teach a known candidate on the next val cells in the common order, as many as wanted and affordable."""
         pending = {e for p in self._flying.values() if entry.candidate in p.parents and p.kind is SlotKind.MEASURE for e, _ in p.gate}
-        left = [e for j, e in enumerate(self.val) if not self.archive.has(entry, j) and e not in pending]
+        left = [e for e in self.val if (entry.id, e, 0) not in self._taught and e not in pending]
         cells: list[tuple[str, int]] = []
         cost = 0
         for example in left[:wanted]:
@@ -311,6 +316,8 @@ class Evolution:
         else:
             self.budget.settle(proposal.n, len(requests))
             decision = self._tell_search(proposal, outcome, len(requests))
+            if proposal.kind is not SlotKind.IDLE:
+                self._barren = 0 if requests else self._barren + 1
         self.decisions.append(decision)
         return decision
 

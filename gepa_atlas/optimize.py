@@ -1,0 +1,365 @@
+"""The loop: ask the search what it wants, teach it, tell it what happened, write it down. Resume is the same loop, answered by the ledger.
+
+    run(experiment, directory)
+      open the run, its lock and its ledger
+      make sure the agent answers at all
+      until the search wants nothing more:
+          keep `width` proposals in flight; take the oldest; tell it; record it
+      return what was found
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gepa_atlas.budget import Limits
+from gepa_atlas.calls import SLOT, Calls, Draining
+from gepa_atlas.classroom import Classroom
+from gepa_atlas.data import Dataset
+from gepa_atlas.errors import AgentUnusable, Outage
+from gepa_atlas.evolve.engine import Evolution, Plan
+from gepa_atlas.evolve.rng import rng
+from gepa_atlas.ports import Agent, Brief, Proposer
+from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.rim.panel import Panel
+from gepa_atlas.store.run import Run
+from gepa_atlas.texts import broken_contract
+from gepa_atlas.types import (
+    Candidate,
+    Component,
+    Decision,
+    Demo,
+    Draft,
+    Lesson,
+    Outcome,
+    Proposal,
+    Role,
+    SlotKind,
+    Usage,
+    Verdict,
+)
+
+_DRAIN_SECONDS = 30.0
+_ENOUGH_LESSONS = 20  # below this a share of failures says nothing
+_LIMIT_FOR_SEARCH = 0.75  # share of a token or dollar limit the search may use; the rest is for the held-out test
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of. Ports are already wrapped by `calls`, so that each paid call is recorded once."""
+
+    name: str
+    plan: Plan
+    seeds: tuple[Candidate, ...]
+    components: tuple[Component, ...]
+    dataset: Dataset
+    student: Agent
+    panel: Panel
+    protocol: TeachingProtocol
+    proposers: dict[str, Proposer]
+    calls: Calls
+    manifest: dict[str, str]
+    config: dict[str, Any]
+    gain: Callable[[Lesson], float | None] = lambda lesson: lesson.delta
+    guard: Callable[[Candidate], str | None] = lambda candidate: None
+    limits: Limits = Limits()
+    error_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished search found. `lessons` are in the order they were told; `evolution` holds archive and decisions."""
+
+    experiment: Experiment
+    directory: Path
+    evolution: Evolution
+    verdict: Verdict
+    winner: Candidate  # what to use: the search's winner when the verdict is ship, otherwise the seed
+    stop_reason: str
+    lessons: tuple[Lesson, ...]
+    spend: dict[Role, Usage]
+    rollouts: int
+    digest: str
+
+
+class Observer(Protocol):
+    """Who watches a run. Called from the loop, in order; must not block."""
+
+    def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None: ...
+
+    def decided(self, decision: Decision, evolution: Evolution) -> None: ...
+
+    def finished(self, result: Result) -> None: ...
+
+
+class Silent:
+    def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None:
+        pass
+
+    def decided(self, decision: Decision, evolution: Evolution) -> None:
+        pass
+
+    def finished(self, result: Result) -> None:
+        pass
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: what was in flight is saved; the same command goes on from here."""
+
+
+def run(experiment: Experiment, directory: Path, observer: Observer | None = None) -> Result:
+    """Run or resume an experiment in a directory. Raises the errors of `gepa_atlas.errors`, or Interrupted."""
+    return asyncio.run(_run(experiment, directory, observer or Silent()))
+
+
+async def _run(experiment: Experiment, directory: Path, observer: Observer) -> Result:
+    with Run.open(directory, manifest=experiment.manifest, config=experiment.config) as store:
+        experiment.calls.use(store.ledger)
+        search = _Search(experiment, store, observer)
+        observer.started(experiment, directory, bool(store.events()))
+        with _signals(search):
+            result = await search.go()
+        observer.finished(result)
+        return result
+
+
+@dataclass
+class _Search:
+    """One pass of the loop over one store."""
+
+    experiment: Experiment
+    store: Run
+    observer: Observer
+    lessons: list[Lesson] = field(default_factory=list)
+    interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        e = self.experiment
+        self.examples = {x.id: x for x in (*e.dataset.train, *e.dataset.val, *e.dataset.test)}
+        self.pool = tuple(Demo.of(x) for x in e.dataset.train if x.answer is not None)
+        self.evolution = Evolution(
+            e.plan,
+            e.seeds,
+            [x.id for x in e.dataset.train],
+            [x.id for x in e.dataset.val],
+            [x.id for x in e.dataset.test],
+            gain=e.gain,
+            guard=e.guard,
+        )
+        self.classroom = Classroom(e.student, e.panel, e.protocol)
+        self.stops = {event.n: event.payload["reason"] for event in self.store.events() if event.kind == "stop"}
+        self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
+        self.began = time.monotonic()
+        self.failed = 0
+
+    async def go(self) -> Result:
+        try:
+            await self._preflight()
+            while await self._fill():
+                proposal, task = self.window.popleft()
+                await self._tell(proposal, await task)
+            return await self._result()
+        except Draining:
+            await self._settle_in_flight()
+            raise Interrupted from None
+        finally:
+            for _, task in self.window:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in self.window), return_exceptions=True)
+
+    async def _preflight(self) -> None:
+        """One baseline before anything else: an agent that does not answer is a user's error now, a lesson's failure later."""
+        if not self.evolution.budget.affords(1):
+            return
+        example = self.examples[self.evolution.val[0]]
+        with self.experiment.calls.impatient():
+            side = await self.classroom.baseline(example)
+        if side.attempt.error is not None:
+            raise AgentUnusable(
+                f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({side.attempt.error.kind}): "
+                f"{side.attempt.error.reason}; try it with `gepa-atlas check` and correct agents.target"
+            )
+
+    async def _fill(self) -> bool:
+        """Keep the window full; False when the search is done and nothing is left to tell."""
+        evolution = self.evolution
+        while evolution.asked - evolution.told < self.experiment.plan.width:
+            await self._stop_if_due()
+            proposal = evolution.ask()
+            if proposal is None:
+                break
+            self.window.append((proposal, asyncio.create_task(self._play(proposal))))
+        return bool(self.window) and evolution.phase.value != "done"
+
+    async def _stop_if_due(self) -> None:
+        """Clock, tokens and dollars are not replayable, so the slot at which they ended the search is written down."""
+        n = self.evolution.asked
+        if self.evolution.stop_reason is not None:
+            return
+        reason = self.stops.get(n) or (None if n in self._told_before() else self._limit_reached())
+        if reason is not None:
+            await self.store.tell(n, "stop", {"reason": reason})
+            self.evolution.stop(reason)
+
+    def _told_before(self) -> range:
+        """Slots that an earlier process of this run has already planned and told."""
+        return range(self.store.told + self.experiment.plan.width if self.store.told else 0)
+
+    def _limit_reached(self) -> str | None:
+        limits, spent = self.experiment.limits, self.experiment.calls.spent.total
+        elapsed = time.monotonic() - self.began
+        if limits.seconds is not None and elapsed >= limits.seconds:
+            return f"deadline: {elapsed:.0f} of {limits.seconds:g} seconds are used"
+        if limits.tokens is not None and (spent.tokens or 0) >= _LIMIT_FOR_SEARCH * limits.tokens:
+            return f"tokens: {spent.tokens} of {limits.tokens} are used; the rest is for the held-out test"
+        if limits.dollars is not None and (spent.dollars or 0.0) >= _LIMIT_FOR_SEARCH * limits.dollars:
+            return f"dollars: {spent.dollars:.4f} of {limits.dollars:g} are used; the rest is for the held-out test"
+        return None
+
+    # -- one slot -----------------------------------------------------------------------------------------------------
+
+    async def _play(self, proposal: Proposal) -> Outcome:
+        SLOT.set(proposal.n)
+        if proposal.kind is SlotKind.IDLE:
+            return Outcome(None)
+        if proposal.kind is SlotKind.CHILD:
+            return await self._play_child(proposal)
+        return Outcome(None, await self._teach(proposal.parents, proposal.gate))
+
+    async def _play_child(self, proposal: Proposal) -> Outcome:
+        read = await self._teach(proposal.parents[:1], tuple((e, 0) for e in proposal.read))
+        draft = await self._draft(proposal, read)
+        if draft.candidate is None:
+            return Outcome(draft, read)
+        return Outcome(draft, read + await self._teach((draft.candidate,), proposal.gate))
+
+    async def _draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
+        e = self.experiment
+        brief = Brief(
+            proposal.parents,
+            read,
+            e.components,
+            self.pool,
+            rng(e.plan.seed, proposal.n, proposal.operator),
+            proposal.rejected,
+            proposal.mates,
+        )
+        draft = await e.proposers[proposal.operator].propose(brief)
+        if draft.candidate is None:
+            return draft
+        refused = broken_contract(draft.candidate, e.components) or self.evolution.refuse(proposal, draft.candidate)
+        return Draft(None, refused) if refused else draft
+
+    async def _teach(self, candidates: Sequence[Candidate], cells: Sequence[tuple[str, int]]) -> tuple[Lesson, ...]:
+        return tuple(await _all([self.classroom.teach(c, self.examples[e], sample) for c in candidates for e, sample in cells]))
+
+    async def _tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        self._check_errors(outcome)
+        decision = self.evolution.tell(proposal, outcome)
+        self.lessons += outcome.lessons
+        await self.store.tell(proposal.n, "slot", _event(proposal, outcome, decision))
+        if proposal.kind is not SlotKind.IDLE:
+            self.observer.decided(decision, self.evolution)
+
+    def _check_errors(self, outcome: Outcome) -> None:
+        """Too many failures end the run before the slot is told, so that a resume tries these calls again."""
+        failed = [lesson.failure for lesson in outcome.lessons if lesson.failure is not None]
+        total = len(self.lessons) + len(outcome.lessons)
+        if total >= _ENOUGH_LESSONS and failed and self.failed + len(failed) > self.experiment.error_share * total:
+            raise Outage(
+                f"{self.failed + len(failed)} of {total} lessons failed (limit {self.experiment.error_share:.0%}), "
+                f"last: {failed[-1].reason}; the run is saved, mend the cause and start the same command again"
+            )
+        self.failed += len(failed)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _result(self) -> Result:
+        evolution = self.evolution
+        verdict = evolution.verdict
+        assert verdict is not None and evolution.stop_reason is not None
+        shipped = verdict.ruling.value == "ship"
+        winner = evolution.winner().candidate if shipped else evolution.seed
+        payload = {"stop_reason": evolution.stop_reason, "verdict": verdict.to_json(), "winner": winner.to_json()}
+        await self.store.tell(evolution.told, "finish", payload)
+        self.store.finish()
+        calls = self.experiment.calls
+        return Result(
+            self.experiment,
+            self.store.directory,
+            evolution,
+            verdict,
+            winner,
+            evolution.stop_reason,
+            tuple(self.lessons),
+            dict(calls.spent.by_role),
+            evolution.budget.spent,
+            self.store.digest(),
+        )
+
+    def interrupt(self) -> None:
+        """First signal: no new call, what is in flight is awaited and saved. Second: at once."""
+        if self.interrupted:
+            for _, task in self.window:
+                task.cancel()
+        self.interrupted = True
+        self.experiment.calls.drain()
+
+    async def _settle_in_flight(self) -> None:
+        if self.window:
+            await asyncio.wait([task for _, task in self.window], timeout=_DRAIN_SECONDS)
+
+
+def _event(proposal: Proposal, outcome: Outcome, decision: Decision) -> dict[str, Any]:
+    """What was decided in a slot, free of clock, tokens and path: the unit of the run's digest."""
+    draft = outcome.draft
+    return {
+        "proposal": proposal.to_json(),
+        "draft": None if draft is None else {"note": draft.note, "candidate": draft.candidate.to_json() if draft.candidate else None},
+        "results": [
+            [*lesson.cell, lesson.before.value, lesson.after.value, lesson.failure.kind if lesson.failure else None]
+            for lesson in outcome.lessons
+        ],
+        "decision": decision.to_json(),
+    }
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all, in order. An error is raised only when the others have ended, so that no paid call is abandoned."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [r for r in results if not isinstance(r, BaseException)]
+
+
+class _signals:
+    """SIGINT and SIGTERM drain the search while it runs (main thread only)."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._search.interrupt)
+        except (ValueError, RuntimeError):  # not the main thread: a library caller keeps its own handling
+            pass
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+__all__ = ["Experiment", "Interrupted", "Observer", "Result", "Silent", "run"]
