@@ -1,0 +1,76 @@
+"""The verdict in one sentence, and the closing lines of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gepa_atlas.report.record import RunRecord
+from gepa_atlas.types import Ruling, Usage
+
+
+def sentence(record: RunRecord) -> str:
+    """One sentence: the ruling, the means of seed and winner on held-out examples, the paired gain with its interval."""
+    verdict = record.verdict
+    if record.challenger.id == record.seed.id:
+        known = f" (mean reward {verdict.seed.after:.3f} on held-out examples)" if verdict.seed and verdict.seed.after is not None else ""
+        return f"Keep the seed{known}: {_why(record)}."
+    if verdict.ruling is Ruling.SHIP:
+        return f"Ship the evolved prompt: {_means(record)}."
+    if verdict.gain is None:
+        return f"Inconclusive, the seed is returned: {_why(record)}."
+    word = "Do not ship" if verdict.ruling is Ruling.DO_NOT_SHIP else "Inconclusive"
+    doubt = "the evolved prompt is not better than the seed" if verdict.ruling is Ruling.DO_NOT_SHIP else _doubt(record)
+    return f"{word}, the seed is returned: {_means(record)}, so {doubt}."
+
+
+def closing(record: RunRecord, files: Mapping[str, str]) -> list[str]:
+    """The last lines a user reads: files by what they hold, verdict, gain, what it took, why it stopped, what cannot be claimed."""
+    lines = [sentence(record)]
+    gain = gain_text(record)
+    if gain:
+        lines.append(f"Gain: {gain}")
+    limit = f" of {record.rollout_limit}" if record.rollout_limit is not None else ""
+    lines.append(f"Rollouts: {record.rollouts}{limit}")
+    lines += [f"Spend, {role}: {spend_text(usage)}" for role, usage in sorted(record.spend.items())]
+    if record.stop_reason:
+        lines.append(f"Stopped: {record.stop_reason}")
+    lines += [f"Not claimed: {note}" for note in record.notes]
+    return lines + [f"{what}: {path}" for what, path in files.items()]
+
+
+def gain_text(record: RunRecord) -> str:
+    """`+0.812, 95 % interval [+0.690, +0.901], 48 pairs`; empty when the challenger was not compared with the seed."""
+    verdict = record.verdict
+    if verdict.gain is None or record.challenger.id == record.seed.id:
+        return ""
+    interval = ""
+    if verdict.gain_low is not None and verdict.gain_high is not None:
+        interval = f", 95 % interval [{verdict.gain_low:+.3f}, {verdict.gain_high:+.3f}]"
+    return f"{verdict.gain:+.3f}{interval}, {verdict.pairs} held-out examples"
+
+
+def spend_text(usage: Usage) -> str:
+    """Calls, tokens, dollars and seconds; what is unknown is called unknown."""
+    tokens = "unknown tokens" if usage.tokens is None else f"{usage.tokens} tokens"
+    dollars = "unknown price" if usage.dollars is None else "no price" if usage.dollars == 0 else f"${usage.dollars:.4f}"
+    return f"{usage.calls} calls, {tokens}, {dollars}, {usage.seconds:.1f} s of answering"
+
+
+def _means(record: RunRecord) -> str:
+    verdict = record.verdict
+    seed = verdict.seed.after if verdict.seed else None
+    winner = verdict.winner.after if verdict.winner else None
+    if seed is None or winner is None:
+        return f"gain {gain_text(record)}"
+    return f"mean reward {seed:.3f} -> {winner:.3f} on held-out examples (gain {gain_text(record)})"
+
+
+def _why(record: RunRecord) -> str:
+    return "; ".join(record.verdict.reasons) or "no reason was given"
+
+
+def _doubt(record: RunRecord) -> str:
+    low, high = record.verdict.gain_low, record.verdict.gain_high
+    if low is not None and high is not None and low <= 0.0 <= high:
+        return "the gain may be chance"
+    return _why(record)
