@@ -7,6 +7,7 @@ is built (`gepa_atlas.build`): loading a configuration imports none of them.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gepa_atlas.configfile import At, Tree, assign, dotted, expand, merge, put, read_with_defaults, read_yaml
+from gepa_atlas.configfile import At, Tree, assign, dotted, escape, expand, merge, put, read_with_defaults, read_yaml
 from gepa_atlas.data import DataConfig
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.settings import Settings, load
@@ -159,10 +160,26 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), env: Mapping[st
     finished = _with_reward_file(_with_data_keys(expanded.tree), path, env)
     _refuse_atlas_keys(finished, path)
     config = _validated(finished, path)
-    resolved: Tree = config.model_dump(mode="json")
+    resolved: Tree = escape(config.model_dump(mode="json"))
     for at, written in expanded.masked.items():
         resolved = put(resolved, at, written, str(path))
+    resolved["source"] = str(path.resolve())
     return Loaded(config, path.resolve(), path.resolve().parent, resolved, tuple(notes))
+
+
+def load_resolved(run_dir: Path) -> Loaded:
+    """The configuration a run was started with, from its config.json. Variables of secrets are read from the environment again."""
+    path = run_dir / "config.json"
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); use `gepa-atlas optimize` with the configuration instead") from None
+    source = tree.pop("source", None)
+    if not isinstance(source, str):
+        raise ConfigError(f"{path}: does not name the configuration the run was started with; use `gepa-atlas optimize` with it instead")
+    expanded = expand(tree, os.environ, str(path))
+    resolved = {**tree, "source": source}
+    return Loaded(_validated(expanded.tree, path), Path(source), Path(source).parent, resolved)
 
 
 def _validated(tree: Tree, path: Path) -> AtlasConfig:
@@ -265,7 +282,7 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"concurrency", "output", "trace_storage", "run_dir", "budget", "retry"})
+_FREE = frozenset({"source", "concurrency", "output", "trace_storage", "run_dir", "budget", "retry"})
 _BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "data"})
 
 

@@ -194,6 +194,15 @@ def expand(tree: Tree, env: Mapping[str, str], where: str) -> Expanded:
     return result
 
 
+def escape(value: Any, inside_headers: bool = False) -> Any:
+    """The inverse of `expand`: a tree that expands to this one. Headers are as they were written."""
+    if isinstance(value, dict):
+        return {key: escape(inner, inside_headers or key == "headers") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escape(inner, inside_headers) for inner in value]
+    return value.replace("${", "$${") if isinstance(value, str) and not inside_headers else value
+
+
 def _expand_text(text: str, env: Mapping[str, str], where: str, at: At) -> tuple[str, bool]:
     secret = False
 

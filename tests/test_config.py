@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gepa_atlas import secrets
-from gepa_atlas.config import Loaded, load_config, manifest
+from gepa_atlas.config import Loaded, load_config, load_resolved, manifest
 from gepa_atlas.configfile import assign, expand, merge, parse_yaml
 from gepa_atlas.dotenv import load_env_files
 from gepa_atlas.errors import ConfigError
@@ -271,6 +271,18 @@ def test_judges_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, "rim: {judges: [exact], quorum: 0.5}\n", "rim.yaml")
     config = loaded(tmp_path, text=BASE + "reward_config_path: rim.yaml\nrim: {judges: [number]}\n").config
     assert config.rim == {"judges": ["number"], "quorum": 0.5}
+
+
+def test_a_saved_configuration_is_the_same_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
+    text = (
+        BASE
+        + "seed_prompts: {guidance: 'cost: $${5}'}\nreflection_lm: {provider: x, params: {k: '${SOME_API_KEY}', headers: {a: '${SOME_API_KEY}'}}}\n"
+    )
+    first = load_config(write(tmp_path, text), ["seed=3"])
+    (tmp_path / "config.json").write_text(json.dumps(first.resolved))
+    again = load_resolved(tmp_path)
+    assert (again.config, again.resolved, again.path) == (first.config, first.resolved, first.path)
 
 
 # -- the manifest -----------------------------------------------------------------------------------------------------

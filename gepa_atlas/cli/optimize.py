@@ -47,7 +47,7 @@ def optimize(
     max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Hard limit on tokens of all models together.")] = None,
     max_minutes: Annotated[float | None, typer.Option(metavar="MIN", help="Hard limit on the time of the search.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")] = False,
-    json_: Json = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line, and nothing else.")] = False,
 ) -> int:
     """Evolve the prompts of CONFIG, test the winner on held-out examples and write optimized_prompts.json."""
     flags = {
@@ -60,7 +60,7 @@ def optimize(
 
     from gepa_atlas.cli.session import run_search
 
-    return run_search(loaded, quiet=quiet, as_json=json_)
+    return run_search(loaded, "json" if json_ else "quiet" if quiet else "auto")
 
 
 def check(config: Config, set_: Set = None, json_: Json = False) -> int:

@@ -1,0 +1,242 @@
+"""What the commands do once the configuration is read: build, run, watch, export."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gepa_atlas import optimize
+from gepa_atlas.build import build_experiment, notes
+from gepa_atlas.calls import CallEvent
+from gepa_atlas.classroom import Classroom
+from gepa_atlas.config import Loaded, load_resolved
+from gepa_atlas.errors import AgentUnusable, AtlasError, ConfigError
+from gepa_atlas.evolve.engine import Evolution
+from gepa_atlas.evolve.stats import scorecard
+from gepa_atlas.optimize import Experiment, Result
+from gepa_atlas.report.prompts import optimized_prompts
+from gepa_atlas.report.record import Member, RunRecord
+from gepa_atlas.report.terminal import Mode, RunHeader, SearchState, View, make_view
+from gepa_atlas.report.traces import trace_rows
+from gepa_atlas.store.exports import refused, write_json, write_jsonl
+from gepa_atlas.store.view import RunView
+from gepa_atlas.types import Candidate, Decision, Example, Lesson
+
+PROMPTS, TRACES = "optimized_prompts.json", "traces.jsonl"
+
+
+def run_search(loaded: Loaded, mode: Mode) -> int:
+    """The `optimize` command: exit code 0 when the run is finished, whatever its verdict."""
+    for copy in (loaded.config.output, loaded.config.trace_storage):
+        if copy is not None:
+            _check_writable(Path(copy))
+    watcher = Watcher(make_view(mode))
+    try:
+        experiment = build_experiment(loaded, on_call=watcher.on_call)
+        watcher.notes = notes(loaded, experiment.dataset)
+        result = optimize.run(experiment, loaded.run_dir, watcher)
+        record = to_record(result, watcher.notes)
+        watcher.view.finish(record, export(record, result, loaded))
+    except optimize.Interrupted:
+        watcher.view.close()
+        typer.echo(f"interrupted: everything answered so far is saved in {loaded.run_dir}; the same command goes on from here", err=True)
+        return 130
+    finally:
+        watcher.view.close()
+    return 0
+
+
+def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
+    """Write the files of a finished run, and the copies the configuration asks for; returns them by what they hold."""
+    prompts, traces = optimized_prompts(record), list(trace_rows(result.lessons))
+    files = {"Prompts": result.directory / PROMPTS, "Traces": result.directory / TRACES}
+    write_json(files["Prompts"], prompts)
+    write_jsonl(files["Traces"], traces)
+    if loaded.config.output is not None:
+        files["Prompts (copy)"] = Path(loaded.config.output)
+        write_json(files["Prompts (copy)"], prompts)
+    if loaded.config.trace_storage is not None:
+        files["Traces (copy)"] = Path(loaded.config.trace_storage)
+        write_jsonl(files["Traces (copy)"], traces)
+    return {what: str(path) for what, path in files.items()}
+
+
+def export_again(directory: Path) -> None:
+    """The `report` command: replay a finished run from its run.db and write its files again. Makes no call."""
+    with RunView.read(directory) as run:
+        if run.status != "finished":
+            raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
+    loaded = load_resolved(directory)
+    experiment = build_experiment(loaded)
+    result = optimize.run(experiment, directory)
+    record = to_record(result, notes(loaded, experiment.dataset))
+    for what, path in export(record, result, loaded).items():
+        typer.echo(f"{what}: {path}")
+
+
+def check_once(loaded: Loaded, *, as_json: bool) -> int:
+    """The `check` command: one real baseline on a train example, judged."""
+    experiment = build_experiment(loaded)
+    example = experiment.dataset.train[0]
+    lesson = asyncio.run(_teach_once(experiment, example))
+    known = notes(loaded, experiment.dataset)
+    failure = lesson.failure
+    if as_json:
+        shown = {"ok": failure is None, "examples": experiment.dataset.sizes(), "notes": list(known), "lesson": lesson.to_json()}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        for line in _checked(experiment, lesson, known):
+            typer.echo(line)
+    if failure is not None:
+        raise AgentUnusable(
+            f"the student gave no usable answer to example {example.id!r} ({failure.kind}): {failure.reason}; correct agents.student"
+        )
+    return 0
+
+
+async def _teach_once(experiment: Experiment, example: Example) -> Lesson:
+    classroom = Classroom(experiment.student, experiment.panel, experiment.protocol)
+    return await classroom.teach(experiment.seeds[0], example)
+
+
+def _checked(experiment: Experiment, lesson: Lesson, known: tuple[str, ...]) -> list[str]:
+    def side(name: str, output: str | None, value: float | None) -> str:
+        return f"{name}: {'no answer' if output is None else output[:300]!r}  reward {'none' if value is None else f'{value:.3f}'}"
+
+    return [
+        f"data: {experiment.dataset.sizes()}",
+        f"student: {experiment.student.identity}",
+        f"protocol: {experiment.protocol.name} ({', '.join(c.name for c in experiment.components)})",
+        f"operators: {', '.join(experiment.proposers)}",
+        *(f"note: {note}" for note in known),
+        f"example {lesson.example.id}: {lesson.example.question[:300]!r}",
+        side("without guidance", lesson.baseline.output, lesson.before.value),
+        side("with the seed prompt", lesson.second.output, lesson.after.value),
+    ]
+
+
+class Watcher:
+    """Shows a run through a view of `report.terminal`."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.notes: tuple[str, ...] = ()
+
+    def on_call(self, event: CallEvent) -> None:
+        self.view.on_call(event)
+
+    def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None:
+        with RunView.read(directory) as run:
+            run_id = run.run_id
+        dataset = experiment.dataset
+        self.view.start(
+            RunHeader(
+                run_id=run_id,
+                name=experiment.name,
+                directory=str(directory),
+                student=experiment.student.identity,
+                judges=", ".join(seat.judge.name for seat in experiment.panel.seats),
+                operators=tuple(experiment.proposers),
+                splits={"train": len(dataset.train), "val": len(dataset.val), "test": len(dataset.test)},
+                rollout_limit=experiment.plan.rollouts,
+                width=experiment.plan.width,
+                resumed=resumed,
+                notes=self.notes,
+            )
+        )
+
+    def decided(self, decision: Decision, evolution: Evolution) -> None:
+        best = evolution.best()
+        measured = best.n > 0
+        self.view.on_decision(
+            decision,
+            SearchState(
+                rollouts=evolution.budget.spent,
+                phase=evolution.phase.value,
+                candidates=len(evolution.archive),
+                in_flight=evolution.asked - evolution.told,
+                best_id=best.id if measured else None,
+                best_gain=best.mean if measured else None,
+                best_half_width=1.96 * best.var**0.5 if measured else None,
+                best_examples=best.n,
+                best_origin=best.candidate.origin,
+            ),
+        )
+
+    def finished(self, result: Result) -> None:
+        pass  # the record needs the run's lock to be free: run_search shows it
+
+
+def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
+    """What the report needs of a result."""
+    experiment, evolution = result.experiment, result.evolution
+    challenger = _challenger(result)
+    with RunView.read(result.directory) as run:
+        run_id = run.run_id
+    columns = set(evolution.archive.columns)
+    lessons: dict[str, dict[tuple[str, str, int], Lesson]] = defaultdict(dict)
+    for lesson in result.lessons:
+        if lesson.example.id in columns:
+            lessons[lesson.candidate_id].setdefault(lesson.cell, lesson)
+    population = tuple(
+        Member(e.candidate, scorecard(e.id, list(lessons[e.id].values()), len(lessons[e.id])) if e.n else None, e.note)
+        for e in evolution.archive.entries
+    )
+    import numpy as np
+
+    front = evolution.archive.front([e for e in evolution.archive.entries if e.n], np.arange(len(columns)))
+    dataset = experiment.dataset
+    return RunRecord(
+        run_id=run_id,
+        name=experiment.name,
+        seed=evolution.seed,
+        challenger=challenger,
+        verdict=result.verdict,
+        population=population,
+        frontier=tuple(e.id for e in front),
+        decisions=tuple(evolution.decisions),
+        spend=result.spend,
+        rollouts=result.rollouts,
+        rollout_limit=experiment.plan.rollouts,
+        stop_reason=result.stop_reason,
+        splits={"train": len(dataset.train), "val": len(dataset.val), "test": len(evolution.test)},
+        fingerprints=_fingerprints(experiment),
+        digest=result.digest,
+        notes=known,
+        protocol=experiment.protocol.name,
+    )
+
+
+def _challenger(result: Result) -> Candidate:
+    """Who was sent to the held-out test: the last decision's candidate, or the search's winner where there was no test."""
+    finals = [d.candidate_id for d in result.evolution.decisions if d.operator == "final" and d.candidate_id]
+    return result.evolution.archive.get(finals[-1]).candidate if finals else result.evolution.winner().candidate
+
+
+def _fingerprints(experiment: Experiment) -> dict[str, str]:
+    found: dict[str, Any] = {
+        "data": experiment.dataset.fingerprint,
+        "student": experiment.student.identity,
+        "protocol": experiment.protocol.identity,
+        "judges": experiment.panel.identity,
+    }
+    return {name: str(value) for name, value in found.items()}
+
+
+def _check_writable(path: Path) -> None:
+    """A path that cannot be written is refused before anything is spent."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: this is a directory; give the path of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        problem: AtlasError = refused(path, error)
+        raise problem from None
