@@ -12,10 +12,11 @@ given up because the run stopped (drain, outage) is settled as "dropped": its ou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -118,6 +119,7 @@ class _Call:
     attempt: Callable[[], Awaitable[Reply]]
     slot: int
     attempts: int = 0
+    timeouts: int = 0
     error: CallError | None = None  # of the last attempt
 
 
@@ -177,6 +179,22 @@ class Calls:
             raise _error(entry.body)
         return entry.body
 
+    def use(self, tape: Tape) -> None:
+        """Record on this tape from now on. Ports are wrapped before the run's ledger is open; nothing may have been called yet."""
+        if self.counts:
+            raise ContractError("the tape was changed after the first call")
+        self._tape = tape
+        self._restore(tape.charges())
+
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Give up early inside: five attempts, two time-outs. For the first call to an agent, which may not be there at all."""
+        patient, self._retry = self._retry, self._retry.model_copy(update={"attempts": 5, "timeouts": 2})
+        try:
+            yield
+        finally:
+            self._retry = patient
+
     def drain(self) -> None:
         """Stop: new calls and further attempts raise Draining; attempts under way finish and settle."""
         self.draining = True
@@ -223,7 +241,8 @@ class Calls:
                     return await self._settle(call, Entry("done", reply[0], reply[1], call.attempts))
                 error = call.error
                 assert error is not None
-                if isinstance(error, Permanent) or (call.attempts >= self._retry.attempts and not lane.down and not self.draining):
+                spent = call.attempts >= self._retry.attempts or call.timeouts >= self._retry.timeouts
+                if isinstance(error, Permanent) or (spent and not lane.down and not self.draining):
                     return await self._settle(call, Entry("failed", _body(error), Usage(calls=1), call.attempts))
                 self._check(lane)
                 self._tell("retried", call)
@@ -249,6 +268,7 @@ class Calls:
                     call.error = None
                 except CallError as error:
                     reply, call.error = None, error
+                    call.timeouts += isinstance(error, CallTimeout)
                 except BaseException:
                     lane.lost(number)
                     raise

@@ -25,6 +25,7 @@ class Retry(Settings):
     """The one retry layer. Waits are seconds: full jitter under an exponential ceiling, or what the server's Retry-After says."""
 
     attempts: int = Field(default=12, ge=1, le=1000)
+    timeouts: int = Field(default=8, ge=1)  # attempts of one call that may end at the deadline: each costs the whole of it
     first_wait: float = Field(default=0.25, ge=0)
     longest_wait: float = Field(default=20.0, ge=0)
     breaker: int = Field(default=20, ge=2)  # failed attempts in a row on one endpoint, over all calls, that end the run

@@ -123,7 +123,7 @@ def run(experiment: Experiment, directory: Path, observer: Observer | None = Non
 
 async def _run(experiment: Experiment, directory: Path, observer: Observer) -> Result:
     with Run.open(directory, manifest=experiment.manifest, config=experiment.config) as store:
-        experiment.calls.use(store.ledger)
+        experiment.calls.use(store)
         search = _Search(experiment, store, observer)
         observer.started(experiment, directory, bool(store.events()))
         with _signals(search):
@@ -156,7 +156,9 @@ class _Search:
             guard=e.guard,
         )
         self.classroom = Classroom(e.student, e.panel, e.protocol)
-        self.stops = {event.n: event.payload["reason"] for event in self.store.events() if event.kind == "stop"}
+        past = self.store.events()
+        self.stops = {event.n: event.payload["reason"] for event in past if event.kind == "stop"}
+        self.replayed = sum(event.kind == "slot" for event in past)
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
         self.began = time.monotonic()
         self.failed = 0
@@ -202,17 +204,14 @@ class _Search:
 
     async def _stop_if_due(self) -> None:
         """Clock, tokens and dollars are not replayable, so the slot at which they ended the search is written down."""
-        n = self.evolution.asked
         if self.evolution.stop_reason is not None:
             return
-        reason = self.stops.get(n) or (None if n in self._told_before() else self._limit_reached())
+        number = _before(self.evolution.asked)
+        planned_earlier = self.replayed > 0 and self.evolution.asked < self.replayed + self.experiment.plan.width
+        reason = self.stops.get(number) or (None if planned_earlier else self._limit_reached())
         if reason is not None:
-            await self.store.tell(n, "stop", {"reason": reason})
+            await self.store.tell(number, "stop", {"reason": reason})
             self.evolution.stop(reason)
-
-    def _told_before(self) -> range:
-        """Slots that an earlier process of this run has already planned and told."""
-        return range(self.store.told + self.experiment.plan.width if self.store.told else 0)
 
     def _limit_reached(self) -> str | None:
         limits, spent = self.experiment.limits, self.experiment.calls.spent.total
@@ -228,7 +227,7 @@ class _Search:
     # -- one slot -----------------------------------------------------------------------------------------------------
 
     async def _play(self, proposal: Proposal) -> Outcome:
-        SLOT.set(proposal.n)
+        SLOT.set(_of(proposal.n))
         if proposal.kind is SlotKind.IDLE:
             return Outcome(None)
         if proposal.kind is SlotKind.CHILD:
@@ -266,7 +265,7 @@ class _Search:
         self._check_errors(outcome)
         decision = self.evolution.tell(proposal, outcome)
         self.lessons += outcome.lessons
-        await self.store.tell(proposal.n, "slot", _event(proposal, outcome, decision))
+        await self.store.tell(_of(proposal.n), "slot", _event(proposal, outcome, decision))
         if proposal.kind is not SlotKind.IDLE:
             self.observer.decided(decision, self.evolution)
 
@@ -290,8 +289,8 @@ class _Search:
         shipped = verdict.ruling.value == "ship"
         winner = evolution.winner().candidate if shipped else evolution.seed
         payload = {"stop_reason": evolution.stop_reason, "verdict": verdict.to_json(), "winner": winner.to_json()}
-        await self.store.tell(evolution.told, "finish", payload)
-        self.store.finish()
+        await self.store.tell(_before(evolution.told), "finish", payload)
+        await self.store.finish()
         calls = self.experiment.calls
         return Result(
             self.experiment,
@@ -317,6 +316,15 @@ class _Search:
     async def _settle_in_flight(self) -> None:
         if self.window:
             await asyncio.wait([task for _, task in self.window], timeout=_DRAIN_SECONDS)
+
+
+def _of(slot: int) -> int:
+    """The number of a slot's event; between two slots there is room for what happened before the later one was planned."""
+    return 2 * slot + 1
+
+
+def _before(slot: int) -> int:
+    return 2 * slot
 
 
 def _event(proposal: Proposal, outcome: Outcome, decision: Decision) -> dict[str, Any]:
