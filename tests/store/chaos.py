@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gepa_atlas.calls import SLOT, Calls, Retry
@@ -173,7 +174,7 @@ def moments(root: Path, kills: int, seed: int, faults: float) -> dict[str, objec
         directory, ledger = root / f"run{runs}", root / f"run{runs}.txt"
         witness = Witness(directory, ledger)
         while True:
-            pid = fork(lambda d=directory, p=ledger: play(d, p, slots, faults))
+            pid = fork(partial(play, directory, ledger, slots, faults))
             time.sleep(chance.uniform(0.0, span * 0.9))
             os.kill(pid, signal.SIGKILL)
             code = ended(pid)
@@ -182,7 +183,7 @@ def moments(root: Path, kills: int, seed: int, faults: float) -> dict[str, objec
                 break
             done += code == -signal.SIGKILL
             if done >= kills:
-                assert ended(fork(lambda d=directory, p=ledger: play(d, p, slots, faults))) == 0
+                assert ended(fork(partial(play, directory, ledger, slots, faults))) == 0
                 witness.look()
                 break
         runs += 1
@@ -208,17 +209,22 @@ def writes(root: Path) -> dict[str, object]:
         points += 1
         directory, ledger = root / f"run{points}", root / f"run{points}.txt"
         witness = Witness(directory, ledger)
-        first = ended(fork(lambda d=directory, p=ledger, n=points: play(d, p, slots, 0.0, suicide(n))))
+        first = ended(fork(partial(play, directory, ledger, slots, 0.0, suicide(points))))
         witness.look()
-        ended(fork(lambda d=directory, p=ledger, n=points: play(d, p, slots, 0.0, suicide(1 + n % 4))))
+        ended(fork(partial(play, directory, ledger, slots, 0.0, suicide(1 + points % 4))))
         witness.look()
-        assert ended(fork(lambda d=directory, p=ledger: play(d, p, slots))) == 0
+        assert ended(fork(partial(play, directory, ledger, slots))) == 0
         witness.look()
         alike += outcome(directory) == want
         totals.update(witness.report())
         if first == 0:
             return {"points": points, "runs": points, "alike": alike, **totals}
         assert first == -signal.SIGKILL
+
+
+def play_small(limit: int, directory: Path, ledger: Path, slots: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    play(directory, ledger, slots)
 
 
 def full(root: Path) -> dict[str, object]:
@@ -231,15 +237,11 @@ def full(root: Path) -> dict[str, object]:
         directory, ledger = root / f"run{runs}", root / f"run{runs}.txt"
         witness = Witness(directory, ledger)
 
-        def small(d: Path = directory, p: Path = ledger, limit: int = size) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            play(d, p, slots)
-
-        code = ended(fork(small))
+        code = ended(fork(partial(play_small, size, directory, ledger, slots)))
         assert code in (0, StoreFull.exit_code), f"size {size}: exit code {code}"
         refused += code != 0
         witness.look()
-        assert ended(fork(lambda d=directory, p=ledger: play(d, p, slots))) == 0
+        assert ended(fork(partial(play, directory, ledger, slots))) == 0
         witness.look()
         runs += 1
         alike += outcome(directory) == want

@@ -1,0 +1,527 @@
+"""The one door for paid calls: recorded, shared, limited, retried, ended by its deadline. Time is simulated except against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from gepa_atlas import secrets
+from gepa_atlas.budget import Limits
+from gepa_atlas.calls import SLOT, CallEvent, Calls, Draining, MemoryTape, Retry
+from gepa_atlas.errors import (
+    AgentCrashed,
+    AuthRefused,
+    BadRequest,
+    BudgetExhausted,
+    CallError,
+    CallTimeout,
+    ContractError,
+    EmptyAnswer,
+    Garbled,
+    Outage,
+    RateLimited,
+    ServerFault,
+)
+from gepa_atlas.ports import ChatRequest, Completion, Endpoint
+from gepa_atlas.types import Attempt, Message, Question, Task, Usage, digest
+
+T = TypeVar("T")
+Reply = tuple[dict[str, Any], Usage]
+FAST = Retry(first_wait=0.0)
+ENDPOINT = Endpoint("e")
+
+
+class Simulated(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps over every wait."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        selector = selectors.DefaultSelector()
+        real = selector.select
+
+        def jump(timeout: float | None = None) -> Any:
+            if timeout is None:
+                return real(None)
+            self.now += max(0.0, timeout)
+            return real(0)
+
+        selector.select = jump  # type: ignore[method-assign]
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+def simulate(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        return runner.run(work)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Caller:
+    """Calls by number against `answer`, which is given the number and how often it was tried."""
+
+    def __init__(self, calls: Calls, answer: Callable[[int, int], Awaitable[object]], endpoint: Endpoint = ENDPOINT) -> None:
+        self.calls, self.answer, self.endpoint = calls, answer, endpoint
+        self.tries: Counter[int] = Counter()
+
+    async def __call__(self, number: int) -> object:
+        async def attempt() -> Reply:
+            self.tries[number] += 1
+            return {"value": await self.answer(number, self.tries[number])}, Usage(2, 1, 0.0, 0.5, 1)
+
+        body = await self.calls.make(role="judge", key=digest(number), endpoint=self.endpoint, worst_tokens=10, attempt=attempt)
+        return body["value"]
+
+
+def failing(error: CallError, times: int = 10**9) -> Callable[[int, int], Awaitable[object]]:
+    async def answer(number: int, tried: int) -> object:
+        if tried <= times:
+            raise error
+        return number
+
+    return answer
+
+
+# -- replay and sharing -----------------------------------------------------------------------------------------------
+
+
+def test_one_attempt_for_all_who_ask() -> None:
+    async def story() -> None:
+        events: list[CallEvent] = []
+        calls = Calls(MemoryTape(), on_event=events.append)
+        ask = Caller(calls, failing(ServerFault("500"), times=0))
+        assert list(await asyncio.gather(ask(1), ask(1), ask(1))) == [1, 1, 1]
+        assert await ask(1) == 1
+        assert dict(ask.tries) == {1: 1}
+        assert calls.happened == {"started": 1, "shared": 2, "settled": 1, "replayed": 1}
+        assert calls.counts == {"judge": 1} and calls.spent.total.tokens == 3
+        assert [e.what for e in events] == ["shared", "shared", "started", "settled", "replayed"]
+
+    simulate(story())
+
+
+def test_one_waiter_cancelled_leaves_the_others_and_the_record() -> None:
+    async def story() -> None:
+        tape = MemoryTape()
+
+        async def slow(number: int, tried: int) -> object:
+            await asyncio.sleep(5)
+            return number
+
+        ask = Caller(Calls(tape), slow)
+        first, second = asyncio.create_task(ask(1)), asyncio.create_task(ask(1))
+        alone = asyncio.create_task(ask(2))
+        await asyncio.sleep(1)
+        first.cancel()
+        alone.cancel()
+        assert await second == 1
+        await asyncio.sleep(0.1)
+        assert ask.tries == {1: 1, 2: 1} and set(tape.entries) == {digest(1), digest(2)}
+        assert first.cancelled() and alone.cancelled()
+
+    simulate(story())
+
+
+def test_a_recorded_failure_is_the_same_failure_again() -> None:
+    async def story() -> None:
+        for error, tries in ((BadRequest("too long"), 1), (Garbled("half"), 3), (RateLimited("slow", retry_after=2.0), 3)):
+            ask = Caller(Calls(MemoryTape(), retry=Retry(attempts=3)), failing(error))
+            for _ in range(2):
+                with pytest.raises(type(error), match=str(error)):
+                    await ask(1)
+            assert ask.tries[1] == tries
+
+    simulate(story())
+
+
+def test_what_is_returned_first_is_what_replay_returns() -> None:
+    class Model:
+        identity, endpoint = "m", ENDPOINT
+
+        async def complete(self, request: ChatRequest) -> Completion:
+            return Completion("key sk-abcdefghijklmnop1234", Usage(5, 3, None, 0.1234567891, 1), "length", (("A", -0.1), ("B", -2.25)))
+
+    class Student:
+        identity, endpoint = "a", ENDPOINT
+
+        async def run(self, task: Task) -> Attempt:
+            return Attempt("hunter2-hunter2 {x}", Usage(1, 1, 0.1, 1 / 3, 1), messages=(Message("user", "\ud800 é"),))
+
+    async def story() -> None:
+        secrets.remember("hunter2-hunter2")
+        calls = Calls(MemoryTape())
+        model, student = calls.model(Model(), "judge"), calls.agent(Student())
+        request, task = ChatRequest((Message("user", "?"),)), Task(Question("1", "q"))
+        first, attempt = await model.complete(request), await student.run(task)
+        assert first == await model.complete(request) and attempt == await student.run(task)
+        assert first.text == "key [redacted]" and first.usage.seconds == 0.123457 and first.logprobs == (("A", -0.1), ("B", -2.25))
+        assert attempt.output == "[redacted] {x}" and attempt.messages[0].content == "\ud800 é"
+        assert (model.identity, model.endpoint, student.identity, student.endpoint) == ("m", ENDPOINT, "a", ENDPOINT)
+        assert calls.counts == {"judge": 1, "student": 1}
+        await calls.model(Model(), "teacher").complete(request)  # another role is another call
+        await student.run(Task(Question("1", "q"), sample=1))
+        assert calls.counts == {"judge": 1, "student": 2, "teacher": 1}
+
+    simulate(story())
+
+
+def test_an_answer_that_is_not_a_number_is_garbled() -> None:
+    async def story() -> None:
+        async def answer(number: int, tried: int) -> object:
+            return float("nan")
+
+        with pytest.raises(Garbled, match="not finite"):
+            await Caller(Calls(MemoryTape(), retry=Retry(attempts=2)), answer)(1)
+
+    simulate(story())
+
+
+def test_an_agent_that_returns_a_failure_is_a_defect() -> None:
+    class Student:
+        identity, endpoint = "a", ENDPOINT
+
+        async def run(self, task: Task) -> Attempt:
+            return Attempt.failed("timeout", "late")
+
+    async def story() -> None:
+        with pytest.raises(ContractError, match="must raise a CallError"):
+            await Calls(MemoryTape()).agent(Student()).run(Task(Question("1", "q")))
+
+    simulate(story())
+
+
+def test_rollouts_of_a_slot_are_those_no_earlier_slot_used() -> None:
+    class Student:
+        identity, endpoint = "a", ENDPOINT
+
+        async def run(self, task: Task) -> Attempt:
+            await asyncio.sleep(random.random())
+            return Attempt(task.question.text)
+
+    async def story() -> list[int]:
+        calls = Calls(MemoryTape(), concurrency=3)
+        student = calls.agent(Student())
+
+        async def slot(n: int) -> None:
+            SLOT.set(n)
+            await asyncio.gather(*[student.run(Task(Question("1", str(q)))) for q in (0, 1, n, n + 1)])
+
+        await asyncio.gather(*[slot(n) for n in random.sample(range(5), 5)])
+        return [calls.rollouts(n) for n in range(5)]
+
+    for _ in range(20):
+        assert simulate(story()) == [2, 1, 1, 1, 1]
+
+
+# -- retries and deadlines --------------------------------------------------------------------------------------------
+
+
+def test_transient_errors_are_retried_permanent_ones_never() -> None:
+    async def story() -> None:
+        events: list[CallEvent] = []
+        ask = Caller(Calls(MemoryTape(), on_event=events.append), failing(ServerFault("500"), times=5))
+        assert await ask(1) == 1 and ask.tries[1] == 6
+        assert [e.reason for e in events if e.what == "retried"] == ["server_fault: 500"] * 5
+        for error in (AuthRefused("401"), BadRequest("400"), EmptyAnswer("nothing"), AgentCrashed("it raised")):
+            ask = Caller(Calls(MemoryTape()), failing(error))
+            with pytest.raises(type(error)):
+                await ask(1)
+            assert ask.tries[1] == 1
+
+    simulate(story())
+
+
+def test_waits_grow_and_hold_no_place() -> None:
+    async def story() -> float:
+        async def answer(number: int, tried: int) -> object:
+            if number == 0:
+                raise ServerFault("500")
+            await asyncio.sleep(0.001)
+            return number
+
+        ask = Caller(Calls(MemoryTape(), concurrency=1, retry=Retry(attempts=11)), answer, Endpoint("e", max_concurrency=1))
+        poor = asyncio.create_task(ask(0))
+        await asyncio.gather(*[ask(n) for n in range(1, 300)])
+        assert not poor.done() and ask.tries[0] < 6  # the others were served meanwhile
+        with pytest.raises(ServerFault):
+            await poor
+        return now()
+
+    spans = [simulate(story()) for _ in range(20)]
+    ceiling = sum(min(20.0, 0.25 * 2**n) for n in range(10))
+    assert 0.3 * ceiling < sum(spans) / 20 < 0.7 * ceiling  # full jitter: half of the ceiling on average
+    assert max(spans) < ceiling + 1
+
+
+def test_thirty_percent_faults_change_nothing_and_never_trip_the_breaker() -> None:
+    async def story(faults: float) -> list[object]:
+        chance = random.Random(3)
+
+        async def answer(number: int, tried: int) -> object:
+            await asyncio.sleep(chance.random())
+            if chance.random() < faults:
+                raise chance.choice([RateLimited("429"), RateLimited("429", 1.0), ServerFault("500"), CallTimeout("late"), Garbled("half")])
+            return number
+
+        calls = Calls(MemoryTape(), concurrency=32)
+        ask = Caller(calls, answer, Endpoint("e", max_concurrency=32))
+        answers = await asyncio.gather(*[ask(n) for n in range(1500)])
+        assert calls.happened["failed"] == 0
+        return list(answers)
+
+    assert simulate(story(0.3)) == simulate(story(0.0))
+
+
+def test_a_dripping_server_is_ended() -> None:
+    """A real server on loopback that sends a byte now and then, for ever."""
+
+    async def story() -> None:
+        ended = asyncio.Event()
+
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while not reader.at_eof():
+                    writer.write(b".")
+                    await writer.drain()
+                    await asyncio.wait([asyncio.ensure_future(reader.read(1))], timeout=0.02)
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+                ended.set()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+
+        async def answer(number: int, tried: int) -> object:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                return (await reader.read(-1)).decode()
+            finally:
+                writer.close()
+
+        ask = Caller(Calls(MemoryTape(), retry=Retry(attempts=2, first_wait=0)), answer, Endpoint("drip", timeout=0.15))
+        with pytest.raises(CallTimeout, match=r"within 0\.15 s"):
+            await ask(1)
+        assert ask.tries[1] == 2
+        await ended.wait()
+        server.close()
+
+    asyncio.run(story())
+
+
+def test_a_timeout_of_the_callers_own_is_not_taken_for_ours() -> None:
+    async def story() -> None:
+        async def answer(number: int, tried: int) -> object:
+            raise TimeoutError("of its own")
+
+        with pytest.raises(TimeoutError, match="of its own"):
+            await Caller(Calls(MemoryTape()), answer)(1)
+
+    simulate(story())
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """Takes a second for an answer; more than `room` at once, or a closed door, is a 429."""
+
+    def __init__(self, room: int, retry_after: float | None = None) -> None:
+        self.room, self.retry_after = room, retry_after
+        self.inside = self.most = 0
+        self.starts: list[float] = []
+        self.served: list[float] = []
+        self.closed_until = 0.0
+
+    async def __call__(self, number: int, tried: int) -> object:
+        self.starts.append(now())
+        if self.inside >= self.room or now() < self.closed_until:
+            raise RateLimited("429", self.retry_after)
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await asyncio.sleep(1.0)
+        self.inside -= 1
+        self.served.append(now())
+        return number
+
+
+def test_concurrency_is_bounded_over_all_and_per_endpoint() -> None:
+    async def story() -> None:
+        calls = Calls(MemoryTape(), concurrency=5)
+        small, large = Server(99), Server(99)
+        a, b = Caller(calls, small, Endpoint("small", max_concurrency=2)), Caller(calls, large, Endpoint("large", max_concurrency=9))
+        await asyncio.gather(*[a(n) for n in range(20)], *[b(n) for n in range(100, 160)])
+        assert (small.most, large.most <= 5) == (2, True) and large.most >= 3
+        same = Caller(calls, large, Endpoint("large", max_concurrency=1))  # another port of the same endpoint, stricter
+        large.most = 0
+        await asyncio.gather(*[same(n) for n in range(200, 210)])
+        assert large.most == 1
+
+    simulate(story())
+
+
+def test_requests_per_minute() -> None:
+    async def story() -> None:
+        server = Server(99)
+        ask = Caller(Calls(MemoryTape()), server, Endpoint("e", requests_per_minute=30))
+        await asyncio.gather(*[ask(n) for n in range(60)])
+        for start in server.starts:
+            assert sum(start <= s < start + 60.0 - 1e-6 for s in server.starts) <= 30
+        assert server.starts[-1] - server.starts[0] < 121
+
+    simulate(story())
+
+
+def test_a_429_storm_shrinks_what_is_in_flight_and_it_recovers() -> None:
+    async def story() -> None:
+        server = Server(16)
+        ask = Caller(Calls(MemoryTape(), retry=Retry(attempts=100), concurrency=64), server, Endpoint("e", max_concurrency=16))
+        work = [asyncio.create_task(ask(n)) for n in range(2500)]
+        await asyncio.sleep(20)
+        before = len(server.served) / 20
+        server.room = 1
+        await asyncio.sleep(60)
+        storm = [s for s in server.starts if 50 <= s < 80]
+        answered = [s for s in server.served if 50 <= s < 80]
+        assert len(storm) < 3 * len(answered) + 10, (len(storm), len(answered))  # few requests are wasted
+        server.room = 16
+        await asyncio.sleep(60)
+        after = sum(130 <= s < 140 for s in server.served) / 10
+        assert before > 15 and after >= 0.8 * before, (before, after)
+        await asyncio.gather(*work)
+
+    simulate(story())
+
+
+def test_retry_after_is_obeyed_by_every_call_on_the_endpoint() -> None:
+    async def story() -> None:
+        server = Server(99, retry_after=30.0)
+        server.closed_until = 25.0
+        ask = Caller(Calls(MemoryTape()), server)
+        assert list(await asyncio.gather(ask(1), ask(2))) == [1, 2]
+        assert server.starts[0] == 0.0 and all(s >= 30.0 for s in server.starts[1:])  # the second was never sent into the closed door
+
+    simulate(story())
+
+
+def test_a_burst_of_429s_does_not_trip_the_breaker() -> None:
+    async def story() -> None:
+        for retry_after in (None, 1.0):
+            ask = Caller(Calls(MemoryTape(), concurrency=200), Server(4, retry_after), Endpoint("e", max_concurrency=200))
+            assert len(await asyncio.gather(*[ask(n) for n in range(300)])) == 300
+
+    simulate(story())
+
+
+# -- the end of a run -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+@pytest.mark.parametrize("error", [ServerFault("500"), RateLimited("429"), RateLimited("429", 1.0), CallTimeout("late")])
+def test_an_endpoint_that_only_fails_is_an_outage(error: CallError, concurrency: int) -> None:
+    async def story() -> None:
+        tape = MemoryTape()
+        calls = Calls(tape, concurrency=concurrency, retry=Retry(attempts=100))
+        ask = Caller(calls, failing(error), Endpoint("bad", max_concurrency=concurrency))
+        results = await asyncio.gather(*[ask(n) for n in range(50)], return_exceptions=True)
+        assert all(isinstance(r, Outage) for r in results)
+        assert "endpoint 'bad' failed" in str(results[0]) and f"{error.kind}: {error}" in str(results[0])
+        assert 20 <= sum(ask.tries.values()) <= 20 + 2 * concurrency
+        assert tape.entries == {} and calls.happened["failed"] == 0
+        with pytest.raises(Outage):
+            await ask(99)
+        assert ask.tries[99] == 0
+        assert await Caller(calls, failing(error, times=0), Endpoint("good"))(1000) == 1000
+
+    simulate(story())
+
+
+def test_a_refused_key_ends_the_run_after_three_requests() -> None:
+    async def story() -> None:
+        ask = Caller(Calls(MemoryTape()), failing(AuthRefused("401")))
+        for n, error in enumerate((AuthRefused, AuthRefused, AuthRefused, Outage, Outage)):
+            with pytest.raises(error):
+                await ask(n)
+        assert sum(ask.tries.values()) == 3
+
+    simulate(story())
+
+
+def test_an_agent_that_only_crashes_is_alive() -> None:
+    async def story() -> None:
+        ask = Caller(Calls(MemoryTape()), failing(AgentCrashed("it raised")))
+        assert all(isinstance(r, AgentCrashed) for r in await asyncio.gather(*[ask(n) for n in range(60)], return_exceptions=True))
+
+    simulate(story())
+
+
+def test_a_server_that_asks_for_too_much_patience_is_an_outage() -> None:
+    async def story() -> None:
+        with pytest.raises(Outage, match="asks to wait 3600 s"):
+            await Caller(Calls(MemoryTape()), failing(RateLimited("quota", 3600.0)))(1)
+
+    simulate(story())
+
+
+def test_drain_lets_attempts_end_and_begins_none() -> None:
+    async def story() -> None:
+        tape = MemoryTape()
+
+        async def answer(number: int, tried: int) -> object:
+            if number == 0:
+                raise ServerFault("500")
+            await asyncio.sleep(10)
+            return number
+
+        calls = Calls(tape, concurrency=4)
+        ask = Caller(calls, answer, Endpoint("e", max_concurrency=3))
+        work = [asyncio.create_task(ask(n)) for n in range(10)]
+        await asyncio.sleep(5)
+        calls.drain()
+        with pytest.raises(Draining):
+            await ask(50)
+        await calls.finish()
+        results = await asyncio.gather(*work, return_exceptions=True)
+        answered = [r for r in results if isinstance(r, int)]
+        assert 1 <= len(answered) <= 3 and sum(isinstance(r, Draining) for r in results) == 10 - len(answered)
+        assert isinstance(results[0], Draining)  # it was between two attempts: given up, not failed
+        assert now() < 20 and set(tape.entries) == {digest(n) for n in answered}
+        assert await ask(answered[0]) == answered[0]  # what is recorded is still answered
+
+    simulate(story())
+
+
+def test_budgets_refuse_before_the_call() -> None:
+    async def story() -> None:
+        ask = Caller(Calls(MemoryTape(), limits=Limits(tokens=25)), Server(99))
+        results = await asyncio.gather(*[ask(n) for n in range(4)], return_exceptions=True)
+        assert [type(r) for r in results].count(BudgetExhausted) == 2 and ask.tries.total() == 2
+        assert await ask(7) == 7  # what was held beyond the 6 tokens spent was given back
+        assert ask.calls.spent.total.tokens == 9
+
+    simulate(story())
+
+
+def test_unknown_usage_counts_as_the_worst_case_under_a_limit() -> None:
+    async def story() -> None:
+        calls = Calls(MemoryTape(), limits=Limits(tokens=100))
+
+        async def attempt() -> Reply:
+            return {}, Usage(None, None)
+
+        await calls.make(role="judge", key="k", endpoint=ENDPOINT, worst_tokens=60, attempt=attempt)
+        with pytest.raises(BudgetExhausted):
+            await calls.make(role="judge", key="l", endpoint=ENDPOINT, worst_tokens=60, attempt=attempt)
+
+    simulate(story())
