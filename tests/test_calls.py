@@ -335,7 +335,7 @@ def test_a_timeout_of_the_callers_own_is_not_taken_for_ours() -> None:
 
 
 class Server:
-    """Takes a second for an answer; more than `room` at once, or a closed door, is a 429."""
+    """Takes a second for an answer; more than `room` at once, or a closed door, is a quick 429."""
 
     def __init__(self, room: int, retry_after: float | None = None) -> None:
         self.room, self.retry_after = room, retry_after
@@ -347,6 +347,7 @@ class Server:
     async def __call__(self, number: int, tried: int) -> object:
         self.starts.append(now())
         if self.inside >= self.room or now() < self.closed_until:
+            await asyncio.sleep(0.05)  # the wire
             raise RateLimited("429", self.retry_after)
         self.inside += 1
         self.most = max(self.most, self.inside)
@@ -410,7 +411,13 @@ def test_retry_after_is_obeyed_by_every_call_on_the_endpoint() -> None:
         server.closed_until = 25.0
         ask = Caller(Calls(MemoryTape()), server)
         assert list(await asyncio.gather(ask(1), ask(2))) == [1, 2]
-        assert server.starts[0] == 0.0 and all(s >= 30.0 for s in server.starts[1:])  # the second was never sent into the closed door
+        assert server.starts[:2] == [0.0, 0.0] and all(s >= 30.0 for s in server.starts[2:])
+        server.closed_until = now() + 5
+        first = asyncio.create_task(ask(3))
+        await asyncio.sleep(1)
+        told = now()
+        await asyncio.gather(first, ask(4))  # the fourth was never tried before, and waits with the third
+        assert len(server.starts) == 7 and all(s >= told + 29.0 for s in server.starts[5:])
 
     simulate(story())
 
@@ -443,6 +450,23 @@ def test_an_endpoint_that_only_fails_is_an_outage(error: CallError, concurrency:
             await ask(99)
         assert ask.tries[99] == 0
         assert await Caller(calls, failing(error, times=0), Endpoint("good"))(1000) == 1000
+
+    simulate(story())
+
+
+def test_a_call_out_of_attempts_in_an_outage_is_not_a_failed_call() -> None:
+    """The second attempts of a burst run out together with the endpoint: none is recorded."""
+
+    async def story() -> None:
+        tape = MemoryTape()
+
+        async def answer(number: int, tried: int) -> object:
+            await asyncio.sleep(0.1)
+            raise ServerFault("500")
+
+        ask = Caller(Calls(tape, concurrency=30, retry=Retry(attempts=2)), answer, Endpoint("e", max_concurrency=30))
+        results = await asyncio.gather(*[ask(n) for n in range(30)], return_exceptions=True)
+        assert {type(r) for r in results} == {Outage} and tape.entries == {}
 
     simulate(story())
 

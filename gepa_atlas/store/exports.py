@@ -17,9 +17,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:
-    """Replace `path` by `content` (text as UTF-8, scrubbed, a lone surrogate as its JSON escape): a reader sees the old file or the new one, also after a power cut.
+    """Replace `path` by `content`: a reader sees the old file or the new one, also after a power cut.
 
-    Raises StoreFull when the disk refuses, ConfigError when the path cannot be written. The file's mode is 0600.
+    Text is scrubbed and written as UTF-8, a lone surrogate as its JSON escape. Raises StoreFull when the disk
+    refuses, ConfigError when the path cannot be written. The file's mode is 0600.
     """
     target = Path(path)
     data = scrub(content).encode("utf-8", "backslashreplace") if isinstance(content, str) else content

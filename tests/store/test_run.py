@@ -15,7 +15,7 @@ import pytest
 
 from gepa_atlas import secrets
 from gepa_atlas.calls import SLOT, Calls, Entry, Retry
-from gepa_atlas.errors import ConfigError, ContractError, RunBusy, RunChanged, ServerFault, StoreFull
+from gepa_atlas.errors import ConfigError, ContractError, Outage, RunBusy, RunChanged, ServerFault, StoreFull
 from gepa_atlas.ports import Endpoint
 from gepa_atlas.store import Run, RunView, atomic_write, list_runs, write_json, write_jsonl
 from gepa_atlas.store.lock import refuse_remote
@@ -258,6 +258,22 @@ def test_a_failure_stays_once_something_told_depends_on_it(tmp_path: Path) -> No
         path = tmp_path / str(told)
         assert quick(path, told) == ["500", "500", "3 tries"]
         assert quick(path, None) == then
+
+
+def test_a_call_given_up_in_an_outage_is_neither_answered_nor_unsettled(tmp_path: Path) -> None:
+    async def story(run: Run) -> None:
+        async def attempt() -> tuple[dict[str, object], Usage]:
+            raise ServerFault("500")
+
+        calls = Calls(run, retry=Retry(attempts=9, first_wait=0, breaker=5))
+        with pytest.raises(Outage):
+            await calls.make(role="student", key=KEY, endpoint=Endpoint("e"), worst_tokens=1, attempt=attempt)
+        assert run.lookup(KEY) is None
+
+    with opened(tmp_path / "run") as run:
+        asyncio.run(story(run))
+    with RunView.read(tmp_path / "run") as view:
+        assert (view.calls()["unsettled"], view.calls()["rollouts"], view.calls()["attempts"]) == (0, 0, {"student": 5})
 
 
 # -- exports ----------------------------------------------------------------------------------------------------------
