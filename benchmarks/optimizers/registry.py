@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.optimizers import gepa_package, simple
+from benchmarks.optimizers import atlas, gepa_package, simple
 from benchmarks.optimizers.base import Optimizer
 
 OPTIMIZERS: dict[str, Optimizer] = {
+    "atlas": partial(atlas.run, settings=atlas.DEFAULT),
     "null": simple.null,
     "random": simple.random_search,
     "best_of_n": simple.best_of_n,
@@ -22,9 +23,20 @@ def get(name: str) -> Optimizer:
     """The optimizer of that name; ValueError names the known ones. `gepa:k=v+k=v` builds a gepa configuration."""
     if name.startswith("gepa:"):
         return partial(gepa_package.run, config=_config(name.removeprefix("gepa:")))
+    if name.startswith("atlas:"):
+        return partial(atlas.run, settings=_settings(name.removeprefix("atlas:")))
     if name not in OPTIMIZERS:
         raise ValueError(f"there is no optimizer {name!r}; known are {', '.join(sorted(OPTIMIZERS))} and gepa:minibatch=12+parents=4")
     return OPTIMIZERS[name]
+
+
+def _settings(text: str) -> atlas.Settings:
+    """`atlas:width=1+operators=reflect.merge`"""
+    values: dict[str, object] = {}
+    for part in text.split("+"):
+        key, _, value = part.partition("=")
+        values[key] = tuple(value.split(".")) if key == "operators" else int(value)
+    return atlas.Settings(**values)  # type: ignore[arg-type]
 
 
 def _config(text: str) -> gepa_package.Config:

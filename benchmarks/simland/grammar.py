@@ -33,7 +33,7 @@ MISSING_TEMPLATES = (
 OVERDONE_TEMPLATES = ("The {a} was brought up where nobody needed it.", "The reply lost its way over the {a}.")
 NOUNS = ("ticket", "order", "filing", "manifest", "claim", "permit", "invoice", "docket")
 ONSETS, VOWELS, CODAS = "b bl br d dr f fl g gl gr k kr l m n p pl pr qu s sk sl st t tr v vr z".split(), "aeiou", "b d g k l lm m n nd nt p rk rn rt sk st x".split()
-_BULLET = re.compile(r"^[\s\-*•>#\"'`]*(?:\(?\d+[.):]\s*)?(?:\[[^\]]*\]\s*)?")
+_BULLET = re.compile(r"^[\s\-*•>#\"'`,]*(?:[(\[]?\d+[\"']?[.):\]]\s*)?[\s\-*•\"'`]*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[a-z]+")
 
@@ -122,7 +122,7 @@ class Grammar:
         return known
 
     def _read_sentence(self, line: str) -> Sentence | None:
-        bare = _BULLET.sub("", line).strip().strip("\"'`*")
+        bare = _clean(line)
         scope = ""
         for name in self.scopes:
             head = f"in {name} cases: "
@@ -137,7 +137,7 @@ class Grammar:
         if item is None:
             return None
         form = self._form(bare.lower().replace(condition, "cc", 1).replace(action, "aa", 1))
-        return Sentence(item, self._forms.get(form, 0.33), _BULLET.sub("", line).strip().strip("\"'`"))
+        return Sentence(item, self._forms.get(form, 0.33), _clean(line))
 
     def missing(self, condition: str, u: float, module: int) -> str:
         """The trace line that shows a missing rule; `u` in [0, 1) picks the wording."""
@@ -164,6 +164,11 @@ class Grammar:
 
     def with_action(self, action: str) -> list[int]:
         return self._actions.get(action, [])
+
+
+def _clean(line: str) -> str:
+    """A sentence without bullet, number, quotes and the comma of a JSON list."""
+    return _BULLET.sub("", line).strip().rstrip(",").strip("\"'`* ")
 
 
 def _symptom_pattern(templates: tuple[str, ...], slot: str) -> re.Pattern[str]:

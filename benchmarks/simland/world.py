@@ -149,15 +149,14 @@ class World:
     def _calibrate(self, target: float) -> None:
         """Set `a` so that the seed's true score is `target`."""
         low, high = -15.0, 15.0
-        margins = self.margins(self.seed_candidate)
+        margins = self._held_out(self.seed_candidate)
         for _ in range(30):
             middle = (low + high) / 2
-            if float(self._success(margins[-HELD_OUT:] + middle).mean()) < target:
+            if float(self._success(margins + middle).mean()) < target:
                 low = middle
             else:
                 high = middle
         self.a = high
-        self._margins.clear()
 
     # -- the student and the judge --------------------------------------------------------------------------------------
 
@@ -194,14 +193,17 @@ class World:
         return eff
 
     def margins(self, candidate: Mapping[str, str]) -> Floats:
-        """Shape (train + val + held out,)."""
+        """Of the train and then the val examples, shape (train + val,)."""
         f = self.features(candidate)
         known = self._margins.get(f.key)
         if known is None:
-            if len(self._margins) > 400:
+            if len(self._margins) > 2000:
                 self._margins.clear()
-            known = self._margins[f.key] = self._margin(f)
+            known = self._margins[f.key] = self._margin(f, slice(0, self.n_train + self.n_val))
         return known
+
+    def _held_out(self, candidate: Mapping[str, str]) -> Floats:
+        return self._margin(self.features(candidate), slice(self.n_train + self.n_val, None))
 
     def _margin(self, f: Features, rows: slice = slice(None)) -> Floats:
         out: Floats = self.a - self.difficulty[rows] - self.missed[rows] + self.gained[rows] @ f.eff - self.harm[rows] @ f.present
@@ -230,11 +232,11 @@ class World:
 
     def truth(self, candidate: Mapping[str, str]) -> float:
         """Expected success on the held-out examples: no test noise."""
-        return float(self._success(self.margins(candidate)[-HELD_OUT:]).mean())
+        return float(self._success(self._held_out(candidate)).mean())
 
     def judged(self, candidate: Mapping[str, str]) -> float:
         """Expected judged score on the held-out examples: what an optimizer that trusts the judge believes."""
-        p, c, f = self._success(self.margins(candidate)[-HELD_OUT:]), self.constants, self.features(candidate)
+        p, c, f = self._success(self._held_out(candidate)), self.constants, self.features(candidate)
         error = c["judge_error"]
         passed = p * (1 - error) + (1 - p) * error
         return float((1 - (1 - passed) * (1 - min(0.9, self._lift(f)))).mean())
