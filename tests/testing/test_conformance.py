@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -183,18 +184,24 @@ class TestRecombine(Operator):
     finds_something = False  # optuna's model needs more history than one brief holds
 
 
-def written(request: ChatRequest) -> str:
-    """A reflection model that writes a text of its own into whatever was asked for."""
-    return '{"text": "Cite what the ticket names.", "guidance": "Cite what the ticket names."}'
+def reflected(request: ChatRequest) -> str:
+    """A reflection model's answer to whatever was asked: clusters, edits or whole texts."""
+    line = "Cite what belongs to each word that is named."
+    return json.dumps(
+        {
+            "clusters": [{"cause": "no rule is known", "lessons": [1, 2, 3], "remedy": "state the rules"}],
+            "diagnosis": "no rule is known",
+            "edits": [{"component": "guidance", "op": "add", "item": None, "text": line}],
+            "texts": {"guidance": f"Read the ticket and reply.\n{line}"},
+        }
+    )
 
 
 class ModelOperator(ProposerConformance):
     name = ""
-    answer: Callable[[ChatRequest], str] = staticmethod(written)
-    finds_something = False  # the scripted answer fits no operator's schema in particular
 
     def make(self) -> Proposer:
-        return build_proposers([self.name], model=ScriptedModel(self.answer))[self.name]
+        return build_proposers([self.name], model=ScriptedModel(reflected))[self.name]
 
     def make_failing(self) -> Proposer:
         broken = ScriptedModel(lambda request: ServerFault("scripted: 500"))
@@ -266,3 +273,30 @@ class TestRegex(JudgeConformance):
 class TestJsonSchema(JudgeConformance):
     def make(self) -> Judge:
         return Seated({"type": "json_schema", "json_schema": {"const": 4}})
+
+
+class TestLlmJudge(JudgeConformance):
+    """Around a scripted model that reads the output out of its fence and grades it rightly."""
+
+    def make(self) -> Judge:
+        return Seated("llm", lambda spec: ScriptedModel(graded))
+
+    def make_failing(self) -> Judge:
+        return Seated("llm", lambda spec: ScriptedModel(lambda request: ServerFault("scripted: 500")))
+
+
+class TestTalkativeLlmJudge(JudgeConformance):
+    """Around a model that does not answer in the form it was asked for: there is a reason and never a number."""
+
+    def make(self) -> Judge:
+        return Seated("llm", lambda spec: ScriptedModel(graded))
+
+    def make_failing(self) -> Judge:
+        return Seated("llm", lambda spec: ScriptedModel(lambda request: "I would say it is fine"))
+
+
+def graded(request: ChatRequest) -> str:
+    shown = request.messages[-1].content
+    data = json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
+    right = data["answer"] == data["reference_answer"]
+    return json.dumps({"principles": ["is it right?"], "rationale": "read it", "score": float(right), "uncertainty": 0.1})

@@ -49,7 +49,7 @@ class ChatModelConformance:
             made = await self.make().complete(self.request())
             assert isinstance(made, Completion) and isinstance(made.text, str) and made.finish in ("stop", "length")
             assert made.usage.seconds >= 0 and made.usage.calls >= 1
-            assert Completion.from_json(made.to_json()) == made
+            assert Completion.from_json(made.to_json()).to_json() == made.to_json(), "a completion survives the ledger"
             assert canonical(made.to_json())
 
         asyncio.run(story())
@@ -69,8 +69,8 @@ class ChatModelConformance:
             request = ChatRequest(prompt="Q: capital of France?\nA:", max_tokens=8, stop=("\n",))
             try:
                 made = await self.make().complete(request)
-            except CallError:
-                assert not self.completes_prompts, "completes_prompts is promised"
+            except CallError as error:
+                assert not self.completes_prompts, f"completes_prompts is promised; {error.kind}: {error}"
             else:
                 assert self.completes_prompts and isinstance(made.text, str)
                 assert not self.stops or "\n" not in made.text, "a stop sequence is no part of the text"
