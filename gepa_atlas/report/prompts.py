@@ -56,7 +56,7 @@ def optimized_prompts(record: RunRecord) -> dict[str, Any]:
         "harm_rate": _round(verdict.winner.harm_rate if verdict.winner else None),
         "challenger": _content(record.challenger),
         "lineage": [_ancestor(m) for m in record.lineage(record.winner)],
-        "spend": {role: usage.to_json() for role, usage in sorted(record.spend.items())},
+        "spend": {role: usage.to_json() | {"dollars": _round(usage.dollars)} for role, usage in sorted(record.spend.items())},
         "rollouts": {"spent": record.rollouts, "limit": record.rollout_limit},
         "stop_reason": record.stop_reason,
         "splits": {split: record.splits.get(split, 0) for split in ("train", "val", "test")},

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gepa_atlas.calls import Calls, MemoryTape
 from gepa_atlas.errors import BadRequest, ConfigError, Transient
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest
 from gepa_atlas.testing.provider import FakeProvider, Faults, ProviderSettings, read_book, uniform
@@ -163,6 +164,20 @@ def test_faults_are_typed_and_a_retry_gets_the_undisturbed_answer(tmp_path: Path
     assert seen.charged == seen.answered
     assert set(seen.charged.values()) == {1}  # a fault costs nothing
     assert set(seen.charged) == {call_digest(calm.identity, t) for t in tasks}
+
+
+def test_the_book_names_calls_as_the_run_s_ledger_does(tmp_path: Path) -> None:
+    book, tape = tmp_path / "book", MemoryTape()
+    tasks = [Task(e.public(), Guidance("x"), sample) for e in toy_examples(WORLD)[:5] for sample in range(2)]
+
+    async def story() -> None:
+        student = Calls(tape).agent(toy_agent({"world": WORLD, "ledger": str(book)}))
+        for _ in range(2):  # the second time everything is replayed
+            await asyncio.gather(*(student.run(task) for task in tasks))
+
+    asyncio.run(story())
+    assert set(read_book(book).charged) == set(tape.entries)
+    assert set(read_book(book).charged.values()) == {1}
 
 
 def test_every_kind_of_fault_is_drawn_at_its_rate() -> None:
