@@ -275,10 +275,8 @@ def test_judges_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
 
 def test_a_saved_configuration_is_the_same_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
-    text = (
-        BASE
-        + "seed_prompts: {guidance: 'cost: $${5}'}\nreflection_lm: {provider: x, params: {k: '${SOME_API_KEY}', headers: {a: '${SOME_API_KEY}'}}}\n"
-    )
+    model = "{provider: x, params: {k: '${SOME_API_KEY}', headers: {a: '${SOME_API_KEY}'}}}"
+    text = BASE + "seed_prompts: {guidance: 'cost: $${5}'}\n" + f"reflection_lm: {model}\n"
     first = load_config(write(tmp_path, text), ["seed=3"])
     (tmp_path / "config.json").write_text(json.dumps(first.resolved))
     again = load_resolved(tmp_path)
