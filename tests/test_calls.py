@@ -28,6 +28,7 @@ from gepa_atlas.errors import (
     RateLimited,
     ServerFault,
 )
+from gepa_atlas.lanes import Lane
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.types import Attempt, Message, Question, Task, Usage, digest
 
@@ -403,6 +404,19 @@ def test_a_429_storm_shrinks_what_is_in_flight_and_it_recovers() -> None:
         await asyncio.gather(*work)
 
     simulate(story())
+
+
+def test_a_burst_halves_the_limit_once() -> None:
+    lane = Lane(Endpoint("e", max_concurrency=16), Retry())
+    burst = [lane.begin() for _ in range(16)]
+    for number in burst:
+        lane.end(number, RateLimited("429"))
+    assert lane.limit == 8
+    lane.end(lane.begin(), RateLimited("429"))
+    assert lane.limit == 4
+    for _ in range(1000):
+        lane.end(lane.begin(), None)
+    assert lane.limit == 16
 
 
 def test_retry_after_is_obeyed_by_every_call_on_the_endpoint() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from gepa_atlas.errors import AtlasError
+from gepa_atlas.errors import AtlasError, ContractError
 from gepa_atlas.store.log import Draft, Index, chain, explain
 from gepa_atlas.types import canonical
 
@@ -31,6 +31,8 @@ class Writer:
 
     async def append(self, rows: Sequence[Draft]) -> None:
         """Returns when the rows are committed. Cancelling the wait does not cancel the write."""
+        if self._broken:
+            raise self._broken
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="run.db writer", daemon=True)
             self._thread.start()
@@ -40,11 +42,12 @@ class Writer:
         await done
 
     def close(self) -> None:
-        """Commit what is still waiting, then end the thread."""
+        """Commit what is still waiting, then end the thread. Whatever comes later is refused."""
         if self._thread is not None:
             self._requests.put(None)
             self._thread.join()
             self._thread = None
+        self._broken = self._broken or ContractError(f"{self._directory}: the run is closed; nothing more can be recorded")
 
     def commit(self, rows: Sequence[Draft], before: Sequence[str] = ()) -> None:
         """One transaction, on the calling thread; `before` are statements that create the table."""

@@ -176,6 +176,14 @@ def test_a_settle_without_intent_is_a_defect(tmp_path: Path) -> None:
         asyncio.run(run.settle(KEY, DONE))
 
 
+def test_a_closed_run_records_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "run") as run:
+        asyncio.run(run.tell(0, "toy", {}))
+    with pytest.raises(ContractError, match="the run is closed"):
+        asyncio.run(run.tell(1, "toy", {}))
+    opened(tmp_path / "run").close()
+
+
 def test_events_are_told_once_and_compared(tmp_path: Path) -> None:
     async def tell(run: Run, *values: int) -> None:
         for n, value in enumerate(values):
