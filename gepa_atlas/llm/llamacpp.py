@@ -86,15 +86,16 @@ class LlamaServer:
         return http.client.HTTPConnection(self._host, self._port)
 
     def post(self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object answered; CallError otherwise, and then the connection is closed."""
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        """The JSON object answered, or CallError. A connection serves one request: the server drops those that idle for 5 seconds."""
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", "Connection": "close"}
         try:
             connection.request("POST", path, json.dumps(body).encode(), headers)
             response = connection.getresponse()
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
             raise Unreachable(f"the embedded model's server broke off: {type(error).__name__}") from None
+        finally:
+            connection.close()
         try:
             found = json.loads(raw)
         except ValueError:
@@ -248,21 +249,25 @@ class _Worker(threading.Thread):
             if not job.future.set_running_or_notify_cancel():
                 continue
             self._pool.enter(job)
-            failed = False
             try:
-                answer = self._answer(job)
+                answer = self._try_twice(job)
             except Exception as error:  # the border of the thread: whatever it is, it reaches who waits for the job
-                failed = True
                 job.future.set_exception(error)
             else:
                 job.future.set_result(answer)
             finally:
                 job.attach(None)
                 self._pool.leave(job)
-            if failed or job.cancelled:
-                self._settle()
-        if self._connection is not None:
-            self._connection.close()
+
+    def _try_twice(self, job: Job) -> tuple[Prompt, dict[str, Any]]:
+        """A second try for a broken connection: starting another server can hold this process up for longer than one waits."""
+        try:
+            return self._answer(job)
+        except Unreachable:
+            self._settle()
+            if job.cancelled:
+                raise
+            return self._answer(job)
 
     def _answer(self, job: Job) -> tuple[Prompt, dict[str, Any]]:
         server = self._server = self._server or self._pool.server()
@@ -320,8 +325,6 @@ class _Worker(threading.Thread):
 
         The server needs up to a second to see that its client is gone. A server that does not come back is replaced.
         """
-        if self._connection is not None:
-            self._connection.close()
         if self._slots is None or self._server is None or self._connection is None:
             return
         self._leave(self._slot)

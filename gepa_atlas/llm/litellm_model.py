@@ -1,0 +1,176 @@
+"""Provider `litellm`: any model that litellm knows, by its name `vendor/model`. The only module that imports litellm, on the first call.
+
+litellm takes seconds to import and fetches a price map over the network unless told not to; its own retries stay off, because
+retries are made in one place for all models (gepa_atlas.calls).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from gepa_atlas import wire
+from gepa_atlas.errors import (
+    AuthRefused,
+    BadRequest,
+    CallError,
+    CallTimeout,
+    Garbled,
+    MissingExtra,
+    NotFound,
+    Permanent,
+    RateLimited,
+    ServerFault,
+    Unreachable,
+)
+from gepa_atlas.llm.openai_compatible import Price, read_answer
+from gepa_atlas.ports import ChatRequest, Completion, Endpoint
+from gepa_atlas.secrets import reveal, scrub
+from gepa_atlas.settings import Settings, load
+from gepa_atlas.types import Json, Usage, digest
+
+
+class LiteLLMParams(Settings):
+    model: str = Field(min_length=1)  # litellm's name: openai/gpt-5-mini, anthropic/..., gemini/...
+    api_base: str | None = None
+    api_key_env: str | None = None  # without it litellm reads the variable its vendor is known for (OPENAI_API_KEY, ...)
+    price: Price | None = None  # without it litellm's price map is asked; a model it does not know has unknown dollars
+    drop_params: bool = True  # leave out parameters that the vendor does not take (seed, temperature of reasoning models)
+    extra: dict[str, Json] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
+    timeout: float = Field(default=60.0, gt=0)  # seconds
+    max_concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+
+
+class LiteLLMModel:
+    """A ChatModel over litellm."""
+
+    def __init__(self, params: LiteLLMParams, where: str = "model.params") -> None:
+        if importlib.util.find_spec("litellm") is None:
+            raise MissingExtra(f"model {params.model!r}", "litellm")
+        self._params = params
+        self._where = where
+        place = wire.place(params.api_base) if params.api_base else ""
+        shown = {"drop_params": params.drop_params, "extra": params.extra}
+        self._identity = f"litellm/{params.model}@{place}#{digest(shown, 16)}"
+        name = place or f"litellm:{params.model.split('/', 1)[0]}"
+        self._endpoint = Endpoint(name, params.max_concurrency, params.timeout, params.requests_per_minute)
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        p = self._params
+        litellm = await asyncio.to_thread(_load)
+        arguments = _arguments(request, p)
+        if p.api_key_env is not None:
+            arguments["api_key"] = reveal(p.api_key_env, f"{self._where}.api_key_env")
+        call = litellm.acompletion if request.prompt is None else litellm.atext_completion
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(p.timeout):
+                response = await call(**arguments)
+        except TimeoutError:
+            raise CallTimeout(f"{p.model} did not finish answering within {p.timeout:g} seconds") from None
+        except Exception as error:  # the border to litellm, which also raises exceptions of its vendors' packages
+            raise call_error(error, p.model) from None
+        seconds = time.monotonic() - began
+        found = read_answer(response.model_dump(), p.model, chat=request.prompt is None, price=p.price, seconds=seconds)
+        if p.price is not None:
+            return found
+        u = found.usage
+        return Completion(
+            found.text, Usage(u.input_tokens, u.output_tokens, _dollars(litellm, response), seconds, 1), found.finish, found.logprobs
+        )
+
+
+def build(params: Mapping[str, Any], where: str) -> LiteLLMModel:
+    return LiteLLMModel(load(LiteLLMParams, params, where), where)
+
+
+@functools.cache
+def _load() -> Any:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else importing it fetches prices over the network
+    litellm: Any = importlib.import_module("litellm")
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm
+
+
+def _arguments(request: ChatRequest, params: LiteLLMParams) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": params.model,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "timeout": params.timeout,
+        "num_retries": 0,
+        "max_retries": 0,
+        "drop_params": params.drop_params,
+    }
+    if params.api_base is not None:
+        arguments["api_base"] = params.api_base
+    if request.stop:
+        arguments["stop"] = list(request.stop)
+    if request.prompt is not None:
+        if request.json_schema is not None:
+            raise BadRequest("a completion request cannot ask for a JSON schema; send it as a chat")
+        arguments |= {"prompt": request.prompt} | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
+        return arguments | params.extra
+    arguments["messages"] = [m.to_json() for m in request.messages]
+    if request.top_logprobs:
+        arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": json.loads(request.json_schema), "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return arguments | params.extra
+
+
+def _dollars(litellm: Any, response: Any) -> float | None:
+    """What litellm's price map says; a model it does not know, or knows at no price, is of unknown price."""
+    try:
+        return float(litellm.completion_cost(completion_response=response)) or None
+    except Exception:  # the border to litellm: it raises bare Exception for a model without a price
+        return None
+
+
+def call_error(error: Exception, model: str) -> CallError:
+    """The CallError for what litellm raised. Its exceptions derive from openai's, so the order is from special to general."""
+    litellm = _load()
+    said = f"{model}: {type(error).__name__}: {' '.join(scrub(str(error)).split())[:300]}"
+    if isinstance(error, litellm.exceptions.RateLimitError):
+        if "insufficient_quota" in str(error):
+            return AuthRefused(said)
+        return RateLimited(said, wire.retry_after(error.response.headers) if error.response is not None else None)
+    kinds: tuple[tuple[type[Exception], type[CallError]], ...] = (
+        (litellm.exceptions.AuthenticationError, AuthRefused),
+        (litellm.exceptions.PermissionDeniedError, AuthRefused),
+        (litellm.exceptions.NotFoundError, NotFound),
+        (litellm.exceptions.Timeout, CallTimeout),
+        (litellm.exceptions.BadRequestError, BadRequest),
+        (litellm.exceptions.UnprocessableEntityError, BadRequest),
+        (litellm.exceptions.JSONSchemaValidationError, Garbled),
+        (litellm.exceptions.APIResponseValidationError, Garbled),
+        (litellm.exceptions.InternalServerError, ServerFault),
+        (litellm.exceptions.ServiceUnavailableError, ServerFault),
+        (litellm.exceptions.APIConnectionError, Unreachable),
+        (litellm.exceptions.APIError, ServerFault),
+    )
+    for kind, ours in kinds:
+        if isinstance(error, kind):
+            return ours(said)
+    return Permanent(said)
