@@ -75,6 +75,8 @@ class EvalServer:
         self._marks = [round(budget * (i + 1) / checkpoints) for i in range(checkpoints)]
         self._calls: dict[tuple[tuple[str, ...], str], int] = {}
         self._prompts: dict[str, int] = {}
+        self._val = frozenset(landscape.val_ids)
+        self._seen: dict[tuple[str, ...], list[float]] = {}
         self._best: Callable[[], Texts] = lambda: self.seed
 
     @property
@@ -115,6 +117,9 @@ class EvalServer:
             self.ledger.repeats += number > 0
             numbers.append(number)
         rollouts = self._landscape.run(candidate, examples, numbers)
+        scores = [r.score for r in rollouts if r.example in self._val]
+        if scores:
+            self._seen.setdefault(texts, []).extend(scores)
         self.ledger.student_calls += len(examples)
         self.ledger.student_tokens += len(examples) * (sum(map(len, texts)) // 4)
         while self._marks and self._marks[0] <= self.ledger.student_calls:
@@ -129,6 +134,11 @@ class EvalServer:
         self.ledger.reflector_calls += 1
         self.ledger.reflector_tokens += (len(prompt) + len(text)) // 4
         return text
+
+    def val_mean(self, candidate: Texts) -> float | None:
+        """Mean judged score over the val calls this candidate has had; None when it had none. For the record, not for search."""
+        seen = self._seen.get(tuple(candidate[name] for name in self.components))
+        return sum(seen) / len(seen) if seen else None
 
     async def aevaluate(self, candidate: Texts, examples: Sequence[str]) -> list[Rollout]:
         return self.evaluate(candidate, examples)

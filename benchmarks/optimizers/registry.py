@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.optimizers import atlas, gepa_package, simple
+from benchmarks.optimizers import atlas, gepa_package, published, simple
 from benchmarks.optimizers.base import Optimizer
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -13,6 +13,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "random": simple.random_search,
     "best_of_n": simple.best_of_n,
     "greedy": simple.greedy,
+    "rewrite": partial(published.run, config=published.Config()),
+    "delta": partial(published.run, config=published.Config(delta=True)),
+    "four_argmax": partial(published.run, config=published.Config(proposals=4, diverse=True)),
+    "four_stable": partial(published.run, config=published.Config(proposals=4, diverse=True, stable=True)),
     "gepa": partial(gepa_package.run, config=gepa_package.DEFAULT),
     "gepa_tuned": partial(gepa_package.run, config=gepa_package.TUNED),
 }

@@ -37,6 +37,7 @@ class Ranges:
     seed_rules: Range = (0.1, 0.35)  # share of the rules the seed has
     seed_bad: Range = (0, 1)  # decoys and wrong rules in the seed
     seed_bad_harm: Range = (0.1, 0.4)
+    seed_bad_hidden: Range = (0, 0)  # 1: the seed's bad rules harm every example and no trace shows them
     seed_score: Range = (0.2, 0.5)
     train: Range = (60, 150)
     val: Range = (40, 100)
@@ -64,7 +65,7 @@ FAMILIES: dict[str, Ranges] = {
     "rugged": replace(_BASE, prerequisites=(0.3, 0.5), conflicts=(3, 6), harm=(0.04, 0.2), blind=(0.3, 0.6)),
     "flat": replace(
         _BASE, rules=(3, 5), flat=(1, 1), conflicts=(0, 0), prerequisites=(0.0, 0.0), harm=(0.0, 0.02), seed_rules=(1.0, 1.0), seed_bad=(0, 0), seed_score=(0.35, 0.8), decoys=(12, 20)),
-    "defective": replace(_BASE, seed_bad=(2, 4), seed_bad_harm=(0.8, 1.8), seed_rules=(0.0, 0.2), seed_score=(0.1, 0.3)),
+    "defective": replace(_BASE, seed_bad=(1, 3), seed_bad_harm=(0.8, 1.6), seed_bad_hidden=(1, 1), seed_rules=(0.0, 0.2), seed_score=(0.08, 0.25)),
     "fragile": replace(_BASE, length_cost=(0.6, 1.4), harm=(0.05, 0.2), rules=(8, 16)),
     "modules": replace(_BASE, modules=(2, 3), rules=(9, 15), conflicts=(0, 1)),
     "slices": replace(_BASE, partisan=(0.35, 0.6), harm=(0.0, 0.05)),

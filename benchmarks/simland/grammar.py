@@ -38,6 +38,8 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[a-z]+")
 
 Kind = Literal["rule", "decoy", "wrong", "key"]
+Symptom = tuple[Literal["missing", "overdone"], str, str]
+"""(kind, the condition or the action it names, the module tag or '')"""
 
 
 def nonces(rng: np.random.Generator, count: int) -> list[str]:
@@ -91,6 +93,7 @@ class Grammar:
     _actions: dict[str, list[int]] = field(default_factory=dict)
     _forms: dict[str, float] = field(default_factory=dict)
     _cache: dict[str, tuple[Sentence, ...]] = field(default_factory=dict)
+    _taken: dict[str, tuple[list[Symptom], tuple[Sentence, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in self.items:
@@ -119,6 +122,13 @@ class Grammar:
         if known is None:
             found = [s for line in _SENTENCE.split(text) if (s := self._read_sentence(line)) is not None]
             known = self._cache[text] = tuple(found)
+        return known
+
+    def take(self, line: str) -> tuple[list[Symptom], tuple[Sentence, ...]]:
+        """Symptoms and rule sentences of one line, remembered."""
+        known = self._taken.get(line)
+        if known is None:
+            known = self._taken[line] = (self.symptoms(line), self.read(line))
         return known
 
     def _read_sentence(self, line: str) -> Sentence | None:
@@ -150,8 +160,8 @@ class Grammar:
     def _tag(self, module: int) -> str:
         return f"[{self.modules[module]}] " if len(self.modules) > 1 else ""
 
-    def symptoms(self, text: str) -> list[tuple[Literal["missing", "overdone"], str, str]]:
-        """Every symptom line in a text, in order: (kind, condition or action, module tag or '')."""
+    def symptoms(self, text: str) -> list[Symptom]:
+        """Every symptom in a text, in order."""
         found: list[tuple[int, Literal["missing", "overdone"], str, str]] = []
         for m in self._missing.finditer(text):
             found.append((m.start(), "missing", _last_group(m), m.group(1) or ""))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.simland.grammar import Grammar, Sentence
 
@@ -23,8 +24,7 @@ Role = Literal["current", "tried", "tried_drop", "other", "other_drop"]
 Form = Literal["text", "texts", "edits", "clusters"]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of the prompt with what its surroundings say of it."""
 
     text: str
@@ -78,9 +78,10 @@ def read(prompt: str, grammar: Grammar, components: Sequence[str]) -> Reading:
     for line in lines:
         if line.component and line.component not in reading.components:
             reading.components.append(line.component)
-        for kind, word, tag in grammar.symptoms(line.text):
+        symptoms, sentences = grammar.take(line.text)
+        for kind, word, tag in symptoms:
             reading.symptoms.append(Symptom(kind, word, tag, line.lesson, line.text))
-        for s in grammar.read(line.text):
+        for s in sentences:
             if line.role == "tried":
                 reading.tried.add(s.item)
             elif line.role == "tried_drop":
@@ -136,23 +137,26 @@ def _lines(prompt: str, components: Sequence[str]) -> tuple[str, list[Line]]:
 def _walk(node: Any, around: Line, components: Sequence[str], number: int = 0) -> Iterator[Line]:
     if isinstance(node, str):
         for text in node.splitlines():
-            yield replace(around, text=text, number=number)
+            yield Line(text, around.role, around.component, number, around.lesson)
     elif isinstance(node, list):
         for i, part in enumerate(node, 1):
             yield from _walk(part, around, components, i)
     elif isinstance(node, dict):
         for key in ("component", "name"):
             if node.get(key) in components:
-                around = replace(around, component=node[key])
+                around = around._replace(component=node[key])
         if isinstance(node.get("lesson"), int):
-            around = replace(around, lesson=node["lesson"])
+            around = around._replace(lesson=node["lesson"])
         for key, part in node.items():
-            inside = replace(around, role=_role(key, around.role))
+            role, inside = _role(key, around.role), around
+            if role != around.role:
+                inside = inside._replace(role=role)
             if key in components and not isinstance(node.get("component"), str):
-                inside = replace(inside, component=key)
+                inside = inside._replace(component=key)
             yield from _walk(part, inside, components, int(key) if key.isdigit() else 0)
 
 
+@lru_cache(4096)
 def _role(key: str, role: Role) -> Role:
     if role in ("tried", "other") and re.search(r"drop|remov|lost", key):
         return "tried_drop" if role == "tried" else "other_drop"
@@ -164,9 +168,13 @@ def _role(key: str, role: Role) -> Role:
 def _plain(text: str) -> Iterator[Line]:
     role: Role = "current"
     for line in text.replace("\\n", "\n").splitlines():
-        number = _NUMBER.match(line)
-        if _TRIED.search(line) and not number:
-            role = "tried"
-        elif _HEADING.match(line):
-            role = "current"
-        yield Line(line, role, "", int(number.group(1) or number.group(2)) if number else 0)
+        number, tried, heading = _marks(line)
+        role = "tried" if tried and not number else "current" if heading else role
+        yield Line(line, role, "", number)
+
+
+@lru_cache(4096)
+def _marks(line: str) -> tuple[int, bool, bool]:
+    """The number a plain line begins with (0 for none), whether it speaks of rejected attempts, whether it begins a section."""
+    number = _NUMBER.match(line)
+    return int(number.group(1) or number.group(2)) if number else 0, bool(_TRIED.search(line)), bool(_HEADING.match(line))

@@ -7,7 +7,8 @@ asked for: a whole new instruction in a code fence or as JSON, item edits, or cl
   written is vaguer;
 - blind spots: a given set of current rules never leads to some ideas, so the same context gives the same ideas;
 - decoys: with probability q it adds a plausible rule that does not help; it sometimes misreads a symptom into a wrong rule;
-- forgetting: a whole rewrite loses or rewords rules, the more the longer the list; an item edit touches nothing else.
+- forgetting: a whole rewrite loses or rewords rules, the more the longer the list; an item edit touches nothing else. What it never
+  loses is a defect of the seed that no trace speaks against: it looks like a demand.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Reflector:
             misread = wrong and wrong[0] not in have and rng.random() < c["decoy_rate"] / 3
             new = wrong[0] if misread else scoped[0] if scoped and rng.random() < 0.4 else plain[0]
             change.add[new] = self._say(new, rng, overloaded)
-        change.drop |= {i for i in wrong if i in have}
+        change.drop |= {i for i in wrong if i in have and self.world.shown[i]}
 
     def _answer_overdone(self, action: str, have: set[int], change: Change, rng: np.random.Generator) -> None:
         items = self.world.grammar.items
@@ -147,8 +148,9 @@ class Reflector:
                 continue
             item = placed.sentence.item
             lost, other = rng.random() < forget, rng.random() < c["reword"]
-            if item not in change.drop and not lost:
-                lines.append(change.reword.get(item, self._say(item, rng, overloaded) if other else placed.sentence.text))
+            kept = not self.world.shown[item]  # a defect no trace has spoken against looks like a demand and is copied
+            if item not in change.drop and (kept or not lost):
+                lines.append(change.reword.get(item, self._say(item, rng, overloaded) if other and not kept else placed.sentence.text))
         lines += [text for item, text in change.add.items() if not several or self._home(item) == name]
         fluff = [f for component, f in reading.fluff if not several or component == name]
         if rng.random() < 0.15:

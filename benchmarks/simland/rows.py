@@ -41,6 +41,10 @@ class Sheet:
         return max(there, key=lambda n: float(self.gains(n).mean())) if there else None
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
 def row(sheet: Sheet, name: str, family: str, noise: str, budget: int) -> Row:
     runs, gains = sheet.by_name[name], sheet.gains(name)
     marks = np.arange(1, CHECKPOINTS + 1) * budget / CHECKPOINTS
@@ -70,6 +74,7 @@ def row(sheet: Sheet, name: str, family: str, noise: str, budget: int) -> Row:
         "prompt_tokens": rounded(float(np.mean([r.prompt_tokens for r in runs])), 1),
         "raw_gain": rounded(float(np.mean([r.raw_gain for r in runs]))),
         "judged_excess": rounded(float(np.mean([r.judged_gain - r.raw_gain for r in runs]))),
+        "optimism": rounded(_mean([r.optimism for r in runs if r.optimism is not None])),
         "gain_at_25": rounded(float(curve[CHECKPOINTS // 4 - 1])),
         "gain_at_50": rounded(float(curve[CHECKPOINTS // 2 - 1])),
         "calls": rounded(float(np.mean([r.calls for r in runs])), 1),

@@ -45,6 +45,7 @@ class Run:
     seed_truth: float
     best_truth: float
     judged_gain: float  # what the judge would say of the gain: its excess over raw_gain is what was gamed
+    optimism: float | None  # what the val calls said of the winner, less what the judge would say on held-out examples
     prompt_tokens: float
     calls: int
     refused: int
@@ -76,7 +77,7 @@ def _one(world: World, job: Job, name: str, seed: int) -> Run:
     final = get(name)(server, seed * 1009 + job.index)
     seconds = time.process_time() - started
     ledger = server.close(final)
-    truth = world.truth(final)
+    truth, believed = world.truth(final), server.val_mean(final)
     curve = [world.normalised(world.truth(texts)) for _, texts in ledger.best]
     curve[-1] = world.normalised(truth)
     return Run(
@@ -91,6 +92,7 @@ def _one(world: World, job: Job, name: str, seed: int) -> Run:
         seed_truth=world.seed_truth,
         best_truth=world.best_truth,
         judged_gain=world.judged(final) - world.judged(world.seed_candidate),
+        optimism=None if believed is None else believed - world.judged(final),
         prompt_tokens=sum(map(len, final.values())) / 4,
         calls=ledger.student_calls,
         refused=ledger.refused,

@@ -37,7 +37,7 @@ def feedback(world: World, candidate: Mapping[str, str], row: int, ordinal: int,
         return GENERIC
     lacking = world.gained[row] * (1.0 - f.eff)
     lacking[lacking < 0.15 * world.gained[row]] = 0.0
-    harming = world.harm[row] * f.present
+    harming = world.harm[row] * f.present * world.shown
     total = lacking.sum() + harming.sum()
     if total <= 0.05:
         return GENERIC

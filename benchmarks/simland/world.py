@@ -134,6 +134,7 @@ class World:
     def _draw_seed(self, rng: np.random.Generator) -> dict[str, str]:
         c, k, items = self.constants, self.n_rules, self.grammar.items
         flat = bool(c["flat"])
+        self.shown = np.ones(len(items))  # whether a trace can show an item's harm
         self.intro = f"You answer {self.grammar.noun}s for the office. Read each one with care and follow the house rules."
         lines: dict[int, list[str]] = {m: [] for m in range(len(self.components))}
         count = round(c["seed_rules"] * k)
@@ -142,7 +143,10 @@ class World:
             lines[items[i].module].append(self.grammar.write(i, template))
         bad = [it.index for it in items if it.kind in ("decoy", "wrong")]
         for i in map(int, rng.choice(bad, c.whole("seed_bad"), replace=False)):
-            self.harm[:, i] = np.where(self.harm[:, i] > 0, c["seed_bad_harm"], 0.0)
+            everywhere = bool(c["seed_bad_hidden"])
+            self.harm[:, i] = c["seed_bad_harm"] if everywhere else np.where(self.harm[:, i] > 0, c["seed_bad_harm"], 0.0)
+            if everywhere:
+                self.shown[i] = 0.0
             lines[items[i].module].append(self.grammar.write(i, int(rng.integers(TEMPLATES_PER_WORLD))))
         return {name: "\n".join([self.intro, *(f"- {s}" for s in lines[m])]) for m, name in enumerate(self.components)}
 
