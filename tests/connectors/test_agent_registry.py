@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import no_model
 
 from gepa_atlas.connectors import AgentSpec, build_agent, providers
 from gepa_atlas.errors import ConfigError
+from tests.connectors.faults import no_model
 
 
 @pytest.mark.parametrize(("name", "says"), [("http.apo", "did you mean 'http.api'"), ("zzz", "known providers: chat, cli.command")])

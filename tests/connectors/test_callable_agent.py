@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import no_model, task
 
 from gepa_atlas.connectors import AgentSpec, build_agent
 from gepa_atlas.errors import AgentCrashed, BadRequest, CallError, CallTimeout, ConfigError, EmptyAnswer, Garbled, RateLimited
 from gepa_atlas.ports import Agent
 from gepa_atlas.types import Attempt, Task
+from tests.connectors.faults import no_model, task
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import task
 
 from gepa_atlas.connectors import AgentSpec, build_agent
 from gepa_atlas.errors import BadRequest, ConfigError, EmptyAnswer, RateLimited
 from gepa_atlas.ports import Agent, ChatRequest, Completion
 from gepa_atlas.testing.scripted import ScriptedModel
 from gepa_atlas.types import Attempt, Message, StopReason, Task, Usage
+from tests.connectors.faults import task
 
 
 def agent(answer: Any = "4", identity: str = "scripted:model", **params: Any) -> tuple[Agent, ScriptedModel]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HOSTILE, no_model, task
 
 from gepa_atlas.connectors import AgentSpec, build_agent
 from gepa_atlas.errors import AgentCrashed, BadRequest, CallError, CallTimeout, ConfigError, EmptyAnswer, Garbled, TooLarge
 from gepa_atlas.ports import Agent
 from gepa_atlas.types import Attempt, Task
+from tests.connectors.faults import HOSTILE, no_model, task
 
 ECHO_ARGUMENT = "import sys; sys.stdout.buffer.write(sys.argv[-1].encode('utf-8', 'surrogateescape'))"
 ECHO_FILE = "import sys; sys.stdout.buffer.write(open(sys.argv[-1], 'rb').read())"

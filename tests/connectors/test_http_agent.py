@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import Asked, Server, no_model, task
 
 from gepa_atlas.connectors import AgentSpec, build_agent
 from gepa_atlas.errors import (
@@ -34,6 +33,7 @@ from gepa_atlas.errors import (
 )
 from gepa_atlas.ports import Agent
 from gepa_atlas.types import Attempt, Task
+from tests.connectors.faults import Asked, Server, no_model, task
 
 KEY = "correct-horse-battery-staple"
 

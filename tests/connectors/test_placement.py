@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import task
 
 from gepa_atlas.connectors import placement
 from gepa_atlas.connectors.placement import Placement, chat_turns, few_shot_text, guidance_text, prompt_text
 from gepa_atlas.errors import BadRequest, ConfigError
 from gepa_atlas.settings import load
 from gepa_atlas.types import Demo, Guidance, Message, Question, Task
+from tests.connectors.faults import task
 
 DEMOS = (("1 + 1?", "2"), ("3 + 3?", "6"))
 
