@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from gepa_atlas.errors import MissingExtra
 from gepa_atlas.llm.local import LocalModel, LocalParams, stop
+
+# A property test has no clock: a busy machine is not a failure.
+settings.register_profile("atlas", deadline=None)
+settings.load_profile("atlas")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader (`| head`) went away: nothing is wrong, and Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1  # as typer does when it notices first
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 74 if full else 2)
@@ -79,5 +79,6 @@ def run(arguments: Sequence[str]) -> int:
 def _fail(message: str, code: int) -> int:
     from gepa_atlas.secrets import scrub
 
-    print(f"error: {scrub(message)}", file=sys.stderr)
+    # One line, whatever a server or a user's exception said.
+    print(f"error: {' '.join(scrub(message).split())}", file=sys.stderr)
     return code
