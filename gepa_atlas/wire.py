@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
+import itertools
 import json
 import math
 import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -45,26 +48,33 @@ _SHOWN_BYTES = 4096  # of an error body
 _CONNECT_SECONDS = 10.0
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-_held: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncGenerator[httpx.AsyncClient, None], httpx.AsyncClient]] = WeakKeyDictionary()
+_POOLS = 8  # httpcore's pool compares every connection with every other at each request: eight small ones cost a tenth of one large
+
+_Pools = list[tuple[AsyncGenerator["httpx.AsyncClient", None], "httpx.AsyncClient"]]
+_held: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
+_turn = itertools.count()
 
 
 async def client() -> httpx.AsyncClient:
-    """The HTTP client of the running event loop: no redirects, no cookies, no proxy for loopback, no limit on connections.
+    """An HTTP client of the running event loop: no redirects, no cookies, no proxy for loopback, no limit on connections.
 
-    Shared because a pool per caller costs an SSL context and a handshake each; closed by the loop itself when it shuts its
-    async generators down, so that nobody has to carry a `close`.
+    One of a few in turn, shared because a pool per caller costs handshakes; closed by the loop itself when it shuts its async
+    generators down, so that nobody has to carry a `close`.
     """
     loop = asyncio.get_running_loop()
-    if loop not in _held:
+    pools = _held.setdefault(loop, [])
+    if len(pools) < _POOLS:
         opened = _open_client()
-        _held[loop] = (opened, await anext(opened))
-    return _held[loop][1]
+        pools.append((opened, await anext(opened)))
+        return pools[-1][1]
+    return pools[next(_turn) % _POOLS][1]
 
 
 async def _open_client() -> AsyncGenerator[httpx.AsyncClient, None]:
     import httpx
 
     async with httpx.AsyncClient(
+        verify=_tls(),
         follow_redirects=False,
         timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -72,6 +82,14 @@ async def _open_client() -> AsyncGenerator[httpx.AsyncClient, None]:
         mounts={"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None},
     ) as opened:
         yield opened
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: reading the certificates takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 async def send(
