@@ -63,7 +63,8 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
             reading.result()  # TooLarge ends the call at once
         code = await ending
         await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
-        _kill(process, env["HOME"])
+        if not reading.done():
+            _kill(process, env["HOME"])
         output, errors = await reading
         return Ended(code, output, _last_line(errors))
     finally:
