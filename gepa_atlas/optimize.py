@@ -1,11 +1,11 @@
 """The loop: ask the search what it wants, teach it, tell it what happened, write it down. Resume is the same loop, answered by the ledger.
 
-    run(experiment, directory)
-      open the run, its lock and its ledger
-      make sure the agent answers at all
-      until the search wants nothing more:
-          keep `width` proposals in flight; take the oldest; tell it; record it
-      return what was found
+run(experiment, directory)
+  open the run, its lock and its ledger
+  make sure the agent answers at all
+  until the search wants nothing more:
+      keep `width` proposals in flight; take the oldest; tell it; record it
+  return what was found
 """
 
 from __future__ import annotations
@@ -116,13 +116,15 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: what was in flight is saved; the same command goes on from here."""
 
 
-def run(experiment: Experiment, directory: Path, observer: Observer | None = None) -> Result:
-    """Run or resume an experiment in a directory. Raises the errors of `gepa_atlas.errors`, or Interrupted."""
-    return asyncio.run(_run(experiment, directory, observer or Silent()))
+def run(
+    experiment: Experiment, directory: Path, observer: Observer | None = None, *, on_write: Callable[[int], None] | None = None
+) -> Result:
+    """Run or resume an experiment in a directory. Raises the errors of `gepa_atlas.errors`, or Interrupted. on_write: see `Run.open`."""
+    return asyncio.run(_run(experiment, directory, observer or Silent(), on_write))
 
 
-async def _run(experiment: Experiment, directory: Path, observer: Observer) -> Result:
-    with Run.open(directory, manifest=experiment.manifest, config=experiment.config) as store:
+async def _run(experiment: Experiment, directory: Path, observer: Observer, on_write: Callable[[int], None] | None) -> Result:
+    with Run.open(directory, manifest=experiment.manifest, config=experiment.config, on_write=on_write) as store:
         experiment.calls.use(store)
         search = _Search(experiment, store, observer)
         observer.started(experiment, directory, bool(store.events()))
