@@ -157,9 +157,9 @@ class Evolution:
             self.stop_reason = f"exhausted: {self._barren} proposals in a row were refused, repeated or could not be made"
         if self.stop_reason is None and self.plan.target is not None and self._reached(self.plan.target):
             self.stop_reason = f"target: the mean gain on val reached {self.plan.target}"
-        if self.stop_reason is None and not self._seeds_left and not self.budget.affords(self._child_cost(())):
+        if self.stop_reason is None and not self._seeds_left and not self.budget.affords(self._least_cost()):
             self.stop_reason = (
-                f"budget: fewer than {self._child_cost(())} of {self.plan.rollouts} rollouts are left beside those kept for the test"
+                f"budget: fewer than {self._least_cost()} of {self.plan.rollouts} rollouts are left beside those kept for the test"
             )
         if self.stop_reason is None and self._seeds_left and not self.budget.affords(2 * self.plan.student_calls):
             self.stop_reason = f"budget: {self.plan.rollouts} rollouts do not pay for one lesson"
@@ -195,10 +195,11 @@ class Evolution:
     def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
         parent = favourite if random.random() < 0.7 else self._lexicase(active, random)
         operator = self.portfolio.pick(random)
+        gate = self._choose_gate(parent, random)
         read = self._choose_read(parent, operator, random)
-        if not self.budget.affords(self._child_cost(read, parent)):
-            read = ()
-        cost = self._child_cost(read, parent)
+        cost = self._cost(gate, read, parent)
+        if not self.budget.affords(cost):
+            read, cost = (), self._cost(gate, (), parent)
         if not self.budget.affords(cost):
             return self._idle()
         others = sorted((e for e in active if e is not parent and e.n), key=lambda e: -e.mean)[:6]
@@ -208,7 +209,7 @@ class Evolution:
             operator.name,
             (parent.candidate,),
             read,
-            self._choose_gate(parent, random),
+            gate,
             cost,
             tuple(self._rejected.get(parent.id, ())[-12:]),
             tuple(e.candidate for e in others),
@@ -292,13 +293,15 @@ class Evolution:
     def _n_with_pending(self, entry: Entry) -> int:
         return entry.n + sum(len(p.gate) for p in self._flying.values() if p.kind is SlotKind.MEASURE and entry.candidate in p.parents)
 
-    def _child_cost(self, read: Sequence[str], parent: Entry | None = None) -> int:
-        """Upper bound of what a child slot takes: its gate cells with their baselines, and the lessons still to be read."""
-        gate = min(self.plan.minibatch, len(self.val)) * (
-            self.plan.student_calls + (len(self._baselines) < len(self.val) + len(self.train))
-        )
-        unread = [e for e in read if parent is None or (parent.id, e) not in self._reading]
-        return gate + len(unread) * (self.plan.student_calls + 1)
+    def _cost(self, gate: Sequence[tuple[str, int]], read: Sequence[str], parent: Entry) -> int:
+        """Upper bound of what a child slot takes: its gate cells, the lessons still to be read, and baselines nobody has paid yet."""
+        unread = [e for e in read if (parent.id, e) not in self._reading]
+        baselines = {e for e, _ in gate} | set(unread)
+        return (len(gate) + len(unread)) * self.plan.student_calls + len(baselines - self._baselines)
+
+    def _least_cost(self) -> int:
+        """What the cheapest child can cost at most: below it the search ends."""
+        return min(self.plan.minibatch, len(self.val)) * (self.plan.student_calls + (len(self._baselines & set(self.val)) < len(self.val)))
 
     # -- tell ---------------------------------------------------------------------------------------------------------
 
@@ -338,7 +341,7 @@ class Evolution:
     def _tell_child(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
         draft, parent = outcome.draft, proposal.parents[0]
         if draft is None or draft.candidate is None:
-            self.portfolio.credit(proposal.operator, 0.0)
+            self.portfolio.credit(proposal.operator, 0.0, spent)
             self._best_since += 1
             return self._decide(proposal, None, Status.NOT_ADDED, draft.note if draft else "no draft", spent)
         child = draft.candidate
@@ -351,8 +354,8 @@ class Evolution:
             entry.active = False
             self._best_since += 1
             return self._decide(proposal, child.id, Status.NOT_ADDED, _why_unscored(outcome.lessons), spent)
-        chance = self._chance_better(entry)
-        self.portfolio.credit(proposal.operator, chance)
+        chance, improvement = self._step(entry)
+        self.portfolio.credit(proposal.operator, improvement, spent)
         if chance < 0.15:
             entry.active = False
             self._rejected.setdefault(parent.id, []).append(child)
@@ -387,13 +390,15 @@ class Evolution:
         self._best_since += 1
         return Status.NOT_ADDED, figure
 
-    def _chance_better(self, entry: Entry) -> float:
-        """Posterior probability that a child's step is positive."""
+    def _step(self, entry: Entry) -> tuple[float, float]:
+        """Of a child's step from its parent: the probability that it is positive, and the expectation of its positive part."""
         if entry.parent is None:
-            return 1.0
+            return 1.0, 0.0
         parent = self.archive.entries[entry.parent]
-        sd = math.sqrt(max(1e-9, entry.var + 0.25 * parent.var))
-        return 0.5 * (1 + math.erf((entry.mean - parent.mean) / (sd * math.sqrt(2))))
+        sd = math.sqrt(entry.var + 0.25 * parent.var)
+        z = (entry.mean - parent.mean) / sd
+        chance = 0.5 * (1 + math.erf(z / math.sqrt(2)))
+        return chance, sd * (z * chance + math.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
     def _decide(self, proposal: Proposal, candidate_id: str | None, status: Status, reason: str, spent: int) -> Decision:
         return Decision(proposal.n, proposal.kind, proposal.operator, candidate_id, status, reason, spent)
