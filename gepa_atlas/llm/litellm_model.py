@@ -13,30 +13,18 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from gepa_atlas import wire
-from gepa_atlas.errors import (
-    AuthRefused,
-    BadRequest,
-    CallError,
-    CallTimeout,
-    Garbled,
-    MissingExtra,
-    NotFound,
-    Permanent,
-    RateLimited,
-    ServerFault,
-    Unreachable,
-)
+from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, Unreachable
 from gepa_atlas.llm.openai_compatible import Price, read_answer
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import reveal, scrub
 from gepa_atlas.settings import Settings, load
-from gepa_atlas.types import Json, Usage, digest
+from gepa_atlas.types import Usage, digest
 
 
 class LiteLLMParams(Settings):
@@ -45,7 +33,7 @@ class LiteLLMParams(Settings):
     api_key_env: str | None = None  # without it litellm reads the variable its vendor is known for (OPENAI_API_KEY, ...)
     price: Price | None = None  # without it litellm's price map is asked; a model it does not know has unknown dollars
     drop_params: bool = True  # leave out parameters that the vendor does not take (seed, temperature of reasoning models)
-    extra: dict[str, Json] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
+    extra: dict[str, JsonValue] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
     timeout: float = Field(default=60.0, gt=0)  # seconds
     max_concurrency: int = Field(default=16, ge=1)
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -149,28 +137,28 @@ def _dollars(litellm: Any, response: Any) -> float | None:
 
 
 def call_error(error: Exception, model: str) -> CallError:
-    """The CallError for what litellm raised. Its exceptions derive from openai's, so the order is from special to general."""
-    litellm = _load()
-    said = f"{model}: {type(error).__name__}: {' '.join(scrub(str(error)).split())[:300]}"
-    if isinstance(error, litellm.exceptions.RateLimitError):
-        if "insufficient_quota" in str(error):
-            return AuthRefused(said)
-        return RateLimited(said, wire.retry_after(error.response.headers) if error.response is not None else None)
-    kinds: tuple[tuple[type[Exception], type[CallError]], ...] = (
-        (litellm.exceptions.AuthenticationError, AuthRefused),
-        (litellm.exceptions.PermissionDeniedError, AuthRefused),
-        (litellm.exceptions.NotFoundError, NotFound),
-        (litellm.exceptions.Timeout, CallTimeout),
-        (litellm.exceptions.BadRequestError, BadRequest),
-        (litellm.exceptions.UnprocessableEntityError, BadRequest),
-        (litellm.exceptions.JSONSchemaValidationError, Garbled),
-        (litellm.exceptions.APIResponseValidationError, Garbled),
-        (litellm.exceptions.InternalServerError, ServerFault),
-        (litellm.exceptions.ServiceUnavailableError, ServerFault),
-        (litellm.exceptions.APIConnectionError, Unreachable),
-        (litellm.exceptions.APIError, ServerFault),
-    )
-    for kind, ours in kinds:
-        if isinstance(error, kind):
-            return ours(said)
-    return Permanent(said)
+    """The CallError for what litellm raised. Its class is not always that of the status (403 is an APIError), so the status decides."""
+    raised = _load().exceptions
+    if isinstance(error, raised.Timeout):
+        return CallTimeout(f"{model} did not answer in time: {_said(error)}")
+    if isinstance(error, raised.APIConnectionError) or any(isinstance(e, OSError) for e in _causes(error)):
+        return Unreachable(f"no complete answer from {model}: {_said(error)}")
+    if isinstance(error, raised.JSONSchemaValidationError | raised.APIResponseValidationError):
+        return Garbled(f"{model}: {_said(error)}")
+    given = vars(error)
+    status, headers, body = given.get("status_code"), given.get("litellm_response_headers"), given.get("body")
+    if not isinstance(status, int):
+        return Permanent(f"{model}: {_said(error)}")
+    words = json.dumps({"error": body}) if isinstance(body, dict) else json.dumps({"error": _said(error)})
+    return wire.status_error(status, headers or {}, words.encode(), model)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(scrub(str(error)).split())[:300]}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 
 from gepa_atlas import wire
 from gepa_atlas.errors import BadRequest, EmptyAnswer, Garbled
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import reveal
 from gepa_atlas.settings import Settings, load
-from gepa_atlas.types import Json, Usage, digest
+from gepa_atlas.types import Usage, digest
 
 
 class Price(Settings):
@@ -41,7 +41,7 @@ class OpenAIParams(Settings):
     price: Price | None = None  # without it the dollars of a call are unknown
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # OpenAI's reasoning models want the second
     send: frozenset[Literal["temperature", "seed"]] = frozenset({"temperature", "seed"})  # leave out what the server refuses
-    extra_body: dict[str, Json] = Field(default_factory=dict)  # sent as it is, for fields of one server
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict)  # sent as it is, for fields of one server
     timeout: float = Field(default=60.0, gt=0)  # seconds
     max_concurrency: int = Field(default=16, ge=1)
     requests_per_minute: int | None = Field(default=None, ge=1)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -101,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
         pending = asyncio.run_coroutine_threadsafe(_answer(self.server.model, request), self.server.loop)
         try:
             completion = pending.result()
+        except CancelledError:
+            self.close_connection = True  # the serving block has ended
+            return
         except CallError as error:
             return self._fail(_status(error), str(error))
         self._reply(200, render(completion, request, chat, str(body.get("model", _NAME))))
