@@ -18,7 +18,18 @@ from gepa_atlas.evolve.rng import rng
 from gepa_atlas.ports import Brief, ChatRequest, Completion, Endpoint
 from gepa_atlas.propose.registry import READS, build_proposers
 from gepa_atlas.types import (
-    Attempt, Candidate, Component, Draft, Example, Guidance, Lesson, Outcome, Proposal, Reward, SlotKind, digest,
+    Attempt,
+    Candidate,
+    Component,
+    Draft,
+    Example,
+    Guidance,
+    Lesson,
+    Outcome,
+    Proposal,
+    Reward,
+    SlotKind,
+    digest,
 )  # fmt: skip
 
 T = TypeVar("T")

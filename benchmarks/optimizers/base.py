@@ -15,7 +15,8 @@ REFLECTION = """I provided an assistant with the following instructions to perfo
 {current}
 ```
 
-The following are examples of different task inputs provided to the assistant along with the assistant's response for each of them, and some feedback on how the assistant's response could be better:
+The following are examples of different task inputs provided to the assistant along with the assistant's response for each of them, and
+some feedback on how the assistant's response could be better:
 ```
 {examples}
 ```

@@ -75,9 +75,7 @@ def _size(texts: dict[str, str]) -> int:
     return sum(map(len, texts.values()))
 
 
-def _propose(
-    server: EvalServer, parent: dict[str, str], component: str, read: Sequence[Rollout], config: Config, k: int
-) -> dict[str, str]:
+def _propose(server: EvalServer, parent: dict[str, str], component: str, read: Sequence[Rollout], config: Config, k: int) -> dict[str, str]:
     shown = "\n".join(
         f"# Example {i}\n{server.question(r.example)}\n{r.output}\n{step_feedback(r.feedback, component, server.components)}\n"
         for i, r in enumerate(read, 1)
@@ -101,5 +99,3 @@ def _applied(lines: list[str], answer: str) -> str:
         elif isinstance(number, int) and 1 <= number <= len(lines):
             out[number - 1] = f"- {text}" if edit["op"] == "replace" else None
     return "\n".join(line for line in out if line is not None)
-
-

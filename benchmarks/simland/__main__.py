@@ -40,7 +40,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise", default="all", help="comma-separated; " + ", ".join(NOISES))
     parser.add_argument("--seeds", type=int, default=1, help="optimizer seeds per world")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--frozen-sources", action="store_true", help="leave the optimizer's source hash out: development only, marked in meta")
+    parser.add_argument("--frozen-sources", action="store_true", help="leave the optimizer's hash out: development, marked in meta")
     return parser.parse_args(argv)
 
 
@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     sources = "development" if args.frozen_sources else results.optimizer_hash()
     salt = f"{key64(GENERATOR_VERSION, generator, sources, args.key):016x}"
     work = jobs(families, noises, args.worlds, salt, optimizers, args.budget, args.seeds)
-    print(f"simland: {len(work)} worlds ({args.worlds} of each of {len(families)} families), {len(optimizers)} optimizers, budget {args.budget}")
+    print(
+        f"simland: {len(work)} worlds ({args.worlds} of each of {len(families)} families), {len(optimizers)} optimizers, budget {args.budget}"
+    )
     runs: list[Run] = []
     started = time.monotonic()
     for done, some in enumerate(play_all(work, args.jobs), 1):

@@ -48,7 +48,7 @@ class Ranges:
     insight: Range = (0.3, 0.6)  # p, per symptom line read
     decoy_rate: Range = (0.15, 0.45)  # q, per reflection
     attention: Range = (3, 8)  # c, symptom lines read of those shown
-    forget: Range = (0.02, 0.10)  # chance that a whole rewrite loses a rule
+    forget: Range = (0.04, 0.14)  # chance that a whole rewrite loses a rule
     reword: Range = (0.05, 0.2)  # chance that a whole rewrite says a rule in other words
     blind: Range = (0.2, 0.5)  # share of rules a given parent never leads to
     # the judge
@@ -64,8 +64,20 @@ FAMILIES: dict[str, Ranges] = {
     "sparse": replace(_BASE, rules=(14, 22), zipf=(0.9, 1.4), needs=(0.9, 1.5), symptom=(0.4, 0.7), seed_rules=(0.05, 0.2)),
     "rugged": replace(_BASE, prerequisites=(0.3, 0.5), conflicts=(3, 6), harm=(0.04, 0.2), blind=(0.3, 0.6)),
     "flat": replace(
-        _BASE, rules=(3, 5), flat=(1, 1), conflicts=(0, 0), prerequisites=(0.0, 0.0), harm=(0.0, 0.02), seed_rules=(1.0, 1.0), seed_bad=(0, 0), seed_score=(0.35, 0.8), decoys=(12, 20)),
-    "defective": replace(_BASE, seed_bad=(1, 3), seed_bad_harm=(0.8, 1.6), seed_bad_hidden=(1, 1), seed_rules=(0.0, 0.2), seed_score=(0.08, 0.25)),
+        _BASE,
+        rules=(3, 5),
+        flat=(1, 1),
+        conflicts=(0, 0),
+        prerequisites=(0.0, 0.0),
+        harm=(0.0, 0.02),
+        seed_rules=(1.0, 1.0),
+        seed_bad=(0, 0),
+        seed_score=(0.35, 0.8),
+        decoys=(12, 20),
+    ),
+    "defective": replace(
+        _BASE, seed_bad=(1, 3), seed_bad_harm=(0.8, 1.6), seed_bad_hidden=(1, 1), seed_rules=(0.0, 0.2), seed_score=(0.08, 0.25)
+    ),
     "fragile": replace(_BASE, length_cost=(0.6, 1.4), harm=(0.05, 0.2), rules=(8, 16)),
     "modules": replace(_BASE, modules=(2, 3), rules=(9, 15), conflicts=(0, 1)),
     "slices": replace(_BASE, partisan=(0.35, 0.6), harm=(0.0, 0.05)),

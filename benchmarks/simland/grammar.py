@@ -32,7 +32,9 @@ MISSING_TEMPLATES = (
 )
 OVERDONE_TEMPLATES = ("The {a} was brought up where nobody needed it.", "The reply lost its way over the {a}.")
 NOUNS = ("ticket", "order", "filing", "manifest", "claim", "permit", "invoice", "docket")
-ONSETS, VOWELS, CODAS = "b bl br d dr f fl g gl gr k kr l m n p pl pr qu s sk sl st t tr v vr z".split(), "aeiou", "b d g k l lm m n nd nt p rk rn rt sk st x".split()
+ONSETS = "b bl br d dr f fl g gl gr k kr l m n p pl pr qu s sk sl st t tr v vr z".split()  # noqa: SIM905
+VOWELS = "aeiou"
+CODAS = "b d g k l lm m n nd nt p rk rn rt sk st x".split()  # noqa: SIM905
 _BULLET = re.compile(r"^[\s\-*•>#\"'`,]*(?:[(\[]?\d+[\"']?[.):\]]\s*)?[\s\-*•\"'`]*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[a-z]+")

@@ -141,7 +141,7 @@ class Reflector:
 
     def _text(self, reading: Reading, name: str, change: Change, overloaded: bool, rng: np.random.Generator) -> str:
         c, several = self.world.constants, len(reading.components) > 1
-        forget = c["forget"] * max(1.0, len(reading.rules) / 8)
+        forget = c["forget"] * max(1.0, len(reading.rules) / 6)
         lines: list[str] = []
         for placed in reading.rules:
             if several and placed.component != name:
@@ -187,7 +187,11 @@ class Reflector:
             groups.setdefault((s.kind, s.word), []).append(s)
         ordered = sorted(groups.values(), key=lambda g: -len(g))
         rows = [
-            {"cause": g[0].text.partition(".")[0] + ".", "lessons": sorted({s.lesson for s in g}), "remedy": "Say what this case calls for."}
+            {
+                "cause": g[0].text.partition(".")[0] + ".",
+                "lessons": sorted({s.lesson for s in g}),
+                "remedy": "Say what this case calls for.",
+            }
             for g in ordered[:8]
         ]
         return json.dumps({"clusters": rows})

@@ -33,7 +33,8 @@ class Sheet:
         return np.array([np.mean(v) for v in cells.values()])
 
     def curve(self, name: str) -> Floats:
-        return np.array([r.curve for r in self.by_name[name]]).mean(0)
+        total: Floats = np.array([r.curve for r in self.by_name[name]]).mean(0)
+        return total
 
     def better_gepa(self) -> str | None:
         """gepa's configuration with the higher mean gain on these worlds."""
@@ -96,13 +97,16 @@ def rows(runs: Sequence[Run], optimizers: Sequence[str], families: Sequence[str]
         sheet = Sheet(runs, where)
         out.extend(row(sheet, name, family, noise, budget) for name in optimizers if name in sheet.by_name)
 
-    add("all", "mixed", lambda r: r.family != "flat")
+    def where(family: str | None, noise: str | None) -> Where:
+        return lambda r: (r.family == family if family else r.family != "flat") and (noise is None or r.noise == noise)
+
+    add("all", "mixed", where(None, None))
     add("noisy", "mixed", lambda r: r.family != "flat" and r.noise != "none")
-    add("deterministic", "none", lambda r: r.family != "flat" and r.noise == "none")
+    add("deterministic", "none", where(None, "none"))
     for family in families:
-        add(family, "mixed" if len(noises) > 1 else noises[0], lambda r, f=family: r.family == f)
+        add(family, "mixed" if len(noises) > 1 else noises[0], where(family, None))
     for noise in noises if len(noises) > 1 else ():
-        add("all", noise, lambda r, n=noise: r.family != "flat" and r.noise == n)
+        add("all", noise, where(None, noise))
         for family in families:
-            add(family, noise, lambda r, f=family, n=noise: r.family == f and r.noise == n)
+            add(family, noise, where(family, noise))
     return out

@@ -56,5 +56,3 @@ def reply(world: World, row: int, success: bool) -> str:
     """The student's answer: a line that says nothing an optimizer could copy."""
     done = "handled in full" if success else "handled in part"
     return f"{world.grammar.noun.capitalize()} {1000 + row}: {done}."
-
-

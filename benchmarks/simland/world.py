@@ -89,7 +89,11 @@ class World:
         picked = rng.choice(len(RULE_TEMPLATES), TEMPLATES_PER_WORLD, replace=False)
         fidelities = rng.permutation(np.array([1.0, 0.9, 0.75, 0.55, 0.35]))
         self.grammar = Grammar(
-            str(rng.choice(NOUNS)), tuple(items), tuple(RULE_TEMPLATES[int(t)] for t in picked), tuple(map(float, fidelities)), self.components
+            str(rng.choice(NOUNS)),
+            tuple(items),
+            tuple(RULE_TEMPLATES[int(t)] for t in picked),
+            tuple(map(float, fidelities)),
+            self.components,
         )
         self.best_template = int(np.argmax(fidelities))
 

@@ -1,0 +1,1 @@
+"""What the engine itself costs. `python -m benchmarks.overhead --help`."""
