@@ -21,9 +21,10 @@ from gepa_atlas.types import Candidate, Demo, Draft
 
 class DemosOptions(Settings):
     max_demos: int = 8
-    first_set: tuple[int, int] = (2, 6)  # sizes of the first set a candidate gets
+    first_set: tuple[int, int] = (3, 8)  # sizes of the first set a candidate gets
     max_chars: int = 12_000  # of a whole set
     near: float = 0.8  # two demonstrations more alike than this are not shown together
+    variety: float = 2.0  # how strongly a set prefers questions unlike those it has; 0 is not at all
     shortlist: int = 24  # how many pool examples are compared for one choice
 
 
@@ -99,8 +100,8 @@ class Chooser:
     def one(self, beside: Sequence[Demo], without: Demo | None = None) -> Demo | None:
         """A demonstration that goes with these, or None. Answers that the set lacks and neighbours of failed questions come first."""
         have = {d.example_id for d in beside} | ({without.example_id} if without else set())
-        listed = self._draw(have)
-        sound = [at for at in listed if all(alike(self.brief.pool[at].question, d.question) < self._options.near for d in beside)]
+        near = {at: max((alike(self.brief.pool[at].question, d.question) for d in beside), default=0.0) for at in self._draw(have)}
+        sound = [at for at, most in near.items() if most < self._options.near]
         if not sound:
             return None
         shown = Counter(d.answer for d in beside)
@@ -108,8 +109,8 @@ class Chooser:
         score = []
         for at in sound:
             demo = self.brief.pool[at]
-            near = max((alike(demo.question, q) for q in self._failed), default=0.0)
-            score.append((1.0 + 2.0 * near) * (0.5 ** shown[demo.answer] if few else 1.0))
+            wanted = max((alike(demo.question, q) for q in self._failed), default=0.0)
+            score.append((1.0 + 2.0 * wanted) * (1.0 - near[at]) ** self._options.variety * (0.5 ** shown[demo.answer] if few else 1.0))
         return self.brief.pool[pick(self.brief.rng, sound, score)]
 
     def fresh(self) -> list[Demo] | None:

@@ -11,6 +11,9 @@ from gepa_atlas.propose.drafts import Change, clip, editable, first_sound, pick
 from gepa_atlas.propose.fragments import Credit, FragmentOptions, Fragments, items_of
 from gepa_atlas.types import Component, Draft
 
+_KINDS = ("add", "replace", "drop", "move")
+_SINGLE, _BOLD = (4.0, 3.0, 2.0, 1.0), (5.0, 2.0, 2.0, 0.0)  # how often each, as the only edit and as one of several
+
 
 class EditOptions(FragmentOptions):
     max_items: int = 40  # of a component; the length is capped by its contract
@@ -38,11 +41,7 @@ class Edit:
         bold = rng.random() < (max(0.8, self._options.bold) if bare and self._options.bold else self._options.bold)
         notes = []
         for _ in range(int(rng.integers(2, 5)) if bold else 1):
-            kinds, weights = (
-                (("add", "replace", "drop"), (5.0, 2.0, 2.0)) if bold else (("add", "replace", "drop", "move"), (4.0, 3.0, 2.0, 1.0))
-            )
-            kind = "add" if bold and bare else pick(rng, kinds, weights)
-            note = sheet.step(kind)
+            note = sheet.step("add" if bold and bare else pick(rng, _KINDS, _BOLD if bold else _SINGLE))
             if note is not None:
                 notes.append(note)
         text = p.join(sheet.items)

@@ -88,7 +88,7 @@ def _lines(candidate: Candidate, component: str) -> frozenset[str]:
 def _asked(brief: Brief) -> frozenset[str]:
     """Words of failed questions that most questions of the pool do not have: a line that speaks of them may be what is missing."""
     failed = failing(brief.lessons)
-    if not failed:
+    if not failed or len(brief.pool) < 10:
         return frozenset()
     common = [_words(d.question) for d in brief.pool[:50]]
     said = frozenset().union(*(_words(x.example.question) for x in failed))

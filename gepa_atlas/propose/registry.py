@@ -37,7 +37,6 @@ _MODEL: dict[str, Callable[[ChatModel, Options, str], Proposer]] = {
 NEEDS_MODEL = frozenset(_MODEL)
 DEFAULT = ("demos", "edit", "ablate", "merge")
 WITH_MODEL = (*DEFAULT, "reflect", "diagnose")
-READS = {"reflect": 4, "revise": 6, "diagnose": 12}  # train lessons of the parent that an operator asks for; the others need none
 
 
 def build_proposers(

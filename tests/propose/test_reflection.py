@@ -169,7 +169,7 @@ def test_what_the_model_is_shown() -> None:
     assert [c["component"] for c in data["instructions"]] == ["guidance", "template"]
     assert data["instructions"][0]["items"] == {"1": "Answer the question.", "2": "Be brief."}
     assert data["instructions"][1]["must_keep"] == ["{question}", "{teaching}"]
-    assert len(data["lessons"]) == 4 and [x["score"] for x in data["lessons"]].count(1.0) == 1
+    assert len(data["lessons"]) == 5 and [x["score"] for x in data["lessons"]].count(1.0) == 1
     assert all("accepted_answers" in x for x in data["lessons"])
     assert data["tried_before_and_rejected"] == [{"guidance": {"added": ["Shout."], "dropped": []}}]
     assert data["how_other_good_versions_differ"] == [{"guidance": {"added": ["Use codes."], "dropped": ["Be brief."]}}]
