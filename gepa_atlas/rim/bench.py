@@ -75,12 +75,16 @@ class _Runs:
         )
 
 
-def bench(bank: Bank, profile: Profile | None = None, *, most_calls: float | None = None, judges: Sequence[str] | None = None) -> dict[str, Any]:
+def bench(
+    bank: Bank, profile: Profile | None = None, *, most_calls: float | None = None, judges: Sequence[str] | None = None
+) -> dict[str, Any]:
     """`{"meta", "rows"}`: for each prompt the rows `panel` and `atlas`. Raises DataError when bank and profile do not fit."""
     prompts = [p for p in bank.judges if (p in profile.contests if profile else len(_configured(bank, p, judges)) > 1)]
     if not prompts:
         known = ", ".join(profile.contests) if profile else ", ".join(judges or ())
-        raise DataError(f"the bank has the prompts {', '.join(bank.judges)}; none has what was asked for ({known}): calibrate on such a bank")
+        raise DataError(
+            f"the bank has the prompts {', '.join(bank.judges)}; none has what was asked for ({known}): calibrate on such a bank"
+        )
     rows: list[Row] = []
     chosen: dict[str, Any] = {}
     for prompt in prompts:

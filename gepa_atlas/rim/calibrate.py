@@ -22,7 +22,9 @@ FOLDS = 5
 VENDOR_PAIRS = (("gpt-5.4-mini", "gpt-5.4"), ("claude-haiku-4.5", "claude-sonnet-4.6"), ("gpt-5.4-nano", "gpt-5.4"))
 
 
-def calibrate_bank(bank: Bank, *, judges: Sequence[str] | None = None, prompts: Sequence[str] | None = None, most_draws: int = 8) -> Profile:
+def calibrate_bank(
+    bank: Bank, *, judges: Sequence[str] | None = None, prompts: Sequence[str] | None = None, most_draws: int = 8
+) -> Profile:
     """Fit every prompt of the bank that has two or more judges (of `judges`, when given) and rows enough."""
     contests: dict[str, Contest] = {}
     points: dict[str, Points] = {}

@@ -9,6 +9,7 @@ program judges and canaries are what stands behind it (2504.18333, 2507.08794).
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 
@@ -42,6 +43,23 @@ _MASTER_KEYS = frozenset(
         "réponse",
     ]
 )
+
+
+# What an answer says to its grader rather than to whoever asked.
+_STEERING = re.compile(
+    r"(?:give|assign|award|grant|rate)\s+(?:this|the|my|it|me)\b[^.\n]{0,60}\b(?:score|grade|rating|mark|points|full|perfect|maximum|10/10|1\.0)"
+    r"|\bscore\s+(?:of|is|:|=)\s*(?:1(?:\.0+)?|10(?:/10)?|100)\b"
+    r"|[\"']score[\"']\s*:\s*[0-9.]"
+    r"|(?:ignore|disregard|forget)\s+(?:all\s+|any\s+|the\s+|your\s+)*(?:previous|prior|above|earlier|grading|rubric)"
+    r"|(?:note|message|instructions?)\s+(?:to|for)\s+(?:the\s+)?(?:grader|judge|evaluator|reviewer|examiner)"
+    r"|</?data-|<\|(?:im_start|im_end|system|endoftext)\|?>?|\[/?INST\]",
+    re.IGNORECASE,
+)
+
+
+def steers(output: str) -> bool:
+    """Whether the answer speaks to its grader. A sign, not a proof: it caps a score only where the configuration asks for that."""
+    return _STEERING.search(clean(output)) is not None
 
 
 def clean(text: str, limit: int = 60_000) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.ports import Case, ChatModel, Judge
-from gepa_atlas.rim.config import RimConfig
+from gepa_atlas.rim import meter
+from gepa_atlas.rim.config import Bounds, RimConfig
 from gepa_atlas.rim.judges.base import ANSWER, GUIDANCE, SPEC, Door, JudgeSettings, missing
+from gepa_atlas.rim.pooled import Plain, Pooler, bounded, calibrated
 from gepa_atlas.types import Example, Failure, Guidance, JudgeScore, Reward, digest
 
 
@@ -27,6 +29,15 @@ class Seat:
     settings: JudgeSettings | None = None
 
 
+@dataclass(frozen=True)
+class Tier:
+    """Seats that are asked when those before disagree by more than `disagreement`, or a delta is smaller than `margin`."""
+
+    seats: tuple[Seat, ...]
+    disagreement: float
+    margin: float
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """After minus before by the same judges, with its standard error where every judge knows its noise."""
@@ -36,34 +47,56 @@ class Delta:
     before: Reward
     after: Reward
     missing: Failure | None = None
+    escalated: bool = False
 
 
 class Panel:
     """Scores are weighted means of the active judges. A judge is active when its inputs are there.
 
     `score` judges one side of a delta: it shows no judge anything that only the taught side has (guidance, plan, trace), so the
-    same judges with the same fields speak on both sides, and cannot tell which is which. `level` judges one interaction with all
-    that is known of it; a level is not comparable with the level of an attempt that has other inputs.
+    same judges with the same fields speak on both sides, and cannot tell which is which; it never escalates, as the other side
+    might not. `delta` judges both sides, and escalates both or none. `level` judges one interaction with all that is known of it; a
+    level is not comparable with the level of an attempt that has other inputs.
     """
 
-    def __init__(self, seats: Sequence[Seat], *, quorum: float = 1.0) -> None:
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        *,
+        quorum: float = 1.0,
+        second: Tier | None = None,
+        watch: Seat | None = None,
+        bounds: Bounds | None = None,
+        pooler: Pooler | None = None,
+    ) -> None:
         if not seats:
             raise ConfigError("rim.judges: a panel needs at least one judge; add one, for example `exact`")
         self.seats = tuple(seats)
         self.quorum = quorum
+        self.second = second
+        self.watch = watch
+        self.bounds = bounds
+        self.pooler = pooler or Plain()
+
+    @property
+    def all_seats(self) -> tuple[Seat, ...]:
+        return (*self.seats, *(self.second.seats if self.second else ()), *([self.watch] if self.watch else []))
 
     @cached_property
     def identity(self) -> str:
-        """Digest of everything that can change a reward: judges, rubric texts, models, weights, quorum."""
-        return digest([[[s.judge.name, s.judge.identity, s.weight, sorted(s.needs)] for s in self.seats], self.quorum], 32)
+        """Digest of everything that can change a reward: judges, rubric texts, models, weights, quorum, escalation, profile."""
+        tier = [self.second.disagreement, self.second.margin] if self.second else None
+        bounds = self.bounds.model_dump() if self.bounds else None
+        seats = [[s.judge.name, s.judge.identity, s.weight, sorted(s.needs)] for s in self.all_seats]
+        return digest([seats, self.quorum, tier, bounds, self.pooler.identity, self.watch is not None], 32)
 
     @property
     def needs_answer(self) -> bool:
-        return any(seat.judge.needs_answer for seat in self.seats)
+        return any(seat.judge.needs_answer for seat in self.all_seats)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Raise DataError naming the first example that a judge could never score."""
-        for seat in self.seats:
+        for seat in self.all_seats:
             if seat.judge.needs_answer:
                 for example in examples:
                     if not example.answers:
@@ -75,46 +108,92 @@ class Panel:
                 seat.settings.check(examples)
 
     async def score(self, case: Case) -> Reward:
-        return await self.level(replace(case, guidance=Guidance(), inputs=()))
+        return await self._tier_one(replace(case, guidance=Guidance(), inputs=()))
 
     async def level(self, case: Case) -> Reward:
-        parts = await asyncio.gather(*(_ask(seat, case) for seat in self.seats))
-        return self.pool(tuple(parts))
+        first = await self._tier_one(case)
+        why = self._disagreement(first)
+        return first if why is None else await self._tier_two(case, first, why)
 
     async def delta(self, before: Case, after: Case) -> Delta:
         """Both attempts at one example, judged blind by the judges whose inputs both have."""
         if before.example != after.example:
             raise ConfigError("a delta compares two attempts at the same example")
-        shared = dict(before.inputs).keys() & dict(after.inputs).keys()
-        both = bool(before.guidance) and bool(after.guidance)
-        sides = [
-            replace(case, guidance=case.guidance if both else Guidance(), inputs=tuple(i for i in case.inputs if i[0] in shared))
-            for case in (before, after)
-        ]
-        was, now = await asyncio.gather(*map(self.level, sides))
+        sides = _same_fields(before, after)
+        was, now = await asyncio.gather(*map(self._tier_one, sides))
+        why = None if before.output == after.output else self._disagreement(was) or self._disagreement(now) or self._close(was, now)
+        if why is not None:
+            was, now = await asyncio.gather(*(self._tier_two(case, first, why) for case, first in zip(sides, (was, now), strict=True)))
         if was.value is None or now.value is None:
-            return Delta(None, None, was, now, was.missing or now.missing)
+            return Delta(None, None, was, now, was.missing or now.missing, why is not None)
         if before.output == after.output:
             return Delta(0.0, 0.0, was, now)
         known = was.uncertainty is not None and now.uncertainty is not None
-        return Delta(now.value - was.value, math.hypot(was.uncertainty or 0.0, now.uncertainty or 0.0) if known else None, was, now)
+        error = math.hypot(was.uncertainty or 0.0, now.uncertainty or 0.0) if known else None
+        return Delta(now.value - was.value, error, was, now, None, why is not None)
 
-    def pool(self, parts: tuple[JudgeScore, ...]) -> Reward:
-        """The pooled word of `parts`, one a seat and in the order of the seats."""
-        active = [(seat, part) for seat, part in zip(self.seats, parts, strict=True) if not _skipped(part)]
-        spoken = [(seat.weight, part) for seat, part in active if part.value is not None]
-        total = math.fsum(seat.weight for seat, _ in active)
+    # -- tiers ---------------------------------------------------------------------------------------------------------------
+
+    async def _tier_one(self, case: Case) -> Reward:
+        seats = self.seats if self.watch is None else (*self.seats, self.watch)
+        parts = await asyncio.gather(*(_ask(seat, case) for seat in seats))
+        return self.pool(tuple(parts[: len(self.seats)]), self.seats, case, tuple(parts[len(self.seats) :]))
+
+    async def _tier_two(self, case: Case, first: Reward, why: str) -> Reward:
+        """Tier 1 with the judges of tier 2 added to the mean; a watching judge is not asked again."""
+        assert self.second is not None
+        parts = await asyncio.gather(*(_ask(seat, case) for seat in self.second.seats))
+        for seat in self.second.seats:
+            meter.escalated(seat.judge.name, why)
+        count = len(self.seats)
+        return self.pool((*first.parts[:count], *parts), (*self.seats, *self.second.seats), case, first.parts[count:])
+
+    def _disagreement(self, reward: Reward) -> str | None:
+        if self.second is None:
+            return None
+        values = [p.value for p in reward.parts[: len(self.seats)] if p.value is not None]
+        spread = max(values) - min(values) if values else 0.0
+        return f"tier 1 disagrees by {spread:.2f}" if spread > self.second.disagreement else None
+
+    def _close(self, was: Reward, now: Reward) -> str | None:
+        if self.second is None or was.value is None or now.value is None or abs(now.value - was.value) >= self.second.margin:
+            return None
+        return f"the sides are {abs(now.value - was.value):.2f} apart"
+
+    def pool(
+        self,
+        parts: tuple[JudgeScore, ...],
+        seats: Sequence[Seat] | None = None,
+        case: Case | None = None,
+        beside: tuple[JudgeScore, ...] = (),
+    ) -> Reward:
+        """The pooled word of `parts`, one a seat and in the order of the seats; `beside` is recorded and not pooled."""
+        seats = self.seats if seats is None else seats
+        active = [(seat.weight, part) for seat, part in zip(seats, parts, strict=True) if not _skipped(part)]
+        spoken = [(weight, part) for weight, part in active if part.value is not None]
+        total, weight = math.fsum(w for w, _ in active), math.fsum(w for w, _ in spoken)
+        kept = (*parts, *beside)
         if not active:
-            return Reward.none("no_active_judge", f"no judge has its inputs: {_reasons(parts)}", parts)
-        weight = math.fsum(w for w, _ in spoken)
+            return Reward.none("no_active_judge", f"no judge has its inputs: {_reasons(parts)}", kept)
         if not spoken or weight < self.quorum * total - 1e-12:
             kinds = [part.missing.kind for _, part in active if part.missing]
-            return Reward.none(kinds[0], f"{len(spoken)} of {len(active)} judges scored, below the quorum: {_reasons(parts)}", parts)
-        value = math.fsum(w * (part.value or 0.0) for w, part in spoken) / weight
-        doubts = [w * part.uncertainty for w, part in spoken if part.uncertainty is not None]
-        doubt = math.hypot(*doubts) / weight if len(doubts) == len(spoken) else None
+            return Reward.none(kinds[0], f"{len(spoken)} of {len(active)} judges scored, below the quorum: {_reasons(parts)}", kept)
+        if self.bounds:
+            spoken = bounded(spoken, self.bounds)
+        value, doubt = self.pooler.pool(spoken, case)
         why = "; ".join(f"{part.judge} {part.value:.2f}: {part.rationale}" for _, part in spoken)
-        return Reward(min(1.0, max(0.0, value)), parts, why, doubt)
+        return Reward(min(1.0, max(0.0, value)), kept, why, doubt)
+
+
+def _same_fields(before: Case, after: Case) -> tuple[Case, Case]:
+    """Both cases without what only one of them has: a judge could tell them apart by it."""
+    shared = dict(before.inputs).keys() & dict(after.inputs).keys()
+    both = bool(before.guidance) and bool(after.guidance)
+
+    def stripped(case: Case) -> Case:
+        return replace(case, guidance=case.guidance if both else Guidance(), inputs=tuple(i for i in case.inputs if i[0] in shared))
+
+    return stripped(before), stripped(after)
 
 
 async def _ask(seat: Seat, case: Case) -> JudgeScore:
@@ -143,4 +222,11 @@ def _reasons(parts: Sequence[JudgeScore]) -> str:
 def build_panel(config: RimConfig, *, model: Callable[[Any], ChatModel], base_dir: Path | None = None) -> Panel:
     """The panel that `config` describes. `model` turns a judge's `model:` entry (None: the run's judge model) into a ChatModel."""
     door = Door(model, base_dir or Path.cwd())
-    return Panel([Seat(s.build(door), s.weight, s.needs, s) for s in config.judges], quorum=config.quorum)
+
+    def seat(settings: JudgeSettings) -> Seat:
+        return Seat(settings.build(door), settings.weight, settings.needs, settings)
+
+    second = config.escalate and Tier(tuple(map(seat, config.escalate.judges)), config.escalate.disagreement, config.escalate.margin)
+    pooler = calibrated(door.base_dir / config.profile, config) if config.profile else None
+    watch = seat(config.watch) if config.watch else None
+    return Panel(list(map(seat, config.judges)), quorum=config.quorum, second=second, watch=watch, bounds=config.bounds, pooler=pooler)

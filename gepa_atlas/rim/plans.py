@@ -68,7 +68,10 @@ def best_order(model: Pooling, length: int, most: int, families: dict[int, str] 
     counts = np.zeros(len(model.judges), dtype=np.int64)
     order: list[int] = []
     while len(order) < length and (counts < most).any():
-        gains = [model.information(counts + np.eye(len(counts), dtype=np.int64)[j]) if counts[j] < most else -math.inf for j in range(len(counts))]
+        gains = [
+            model.information(counts + np.eye(len(counts), dtype=np.int64)[j]) if counts[j] < most else -math.inf
+            for j in range(len(counts))
+        ]
         order.append(int(np.argmax(gains)))
         counts[order[-1]] += 1
     return tuple(order)

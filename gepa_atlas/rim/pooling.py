@@ -96,7 +96,9 @@ class Pooling:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Pooling:
-        return cls(tuple(row["judges"]), **{name: np.array(row[name], dtype=float) for name in cls.__dataclass_fields__ if name != "judges"})
+        return cls(
+            tuple(row["judges"]), **{name: np.array(row[name], dtype=float) for name in cls.__dataclass_fields__ if name != "judges"}
+        )
 
 
 def means(scores: Array, wanted: Counts, start: int = 0) -> tuple[Array, Counts]:

@@ -87,6 +87,9 @@ class Contest:
         if not within:
             least = min(p.calls + 3 * p.calls_error for p in self.plans)
             raise ConfigError(f"--max-calls-per-response {most_calls:g}: the cheapest plan of the profile needs {least:.2f}; raise the cap")
+        if most_calls is None:
+            # Without a cap, close answers get everything there is: at equal accuracy in cross-validation more calls lose nothing.
+            within = [p for p in within if p.plan.stages[-1] == max(q.plan.stages[-1] for q in within)]
         best = max(p.accuracy for p in within)
         return min((p for p in within if p.accuracy >= best - 5e-4), key=lambda p: p.calls)
 
@@ -137,6 +140,7 @@ class Profile:
     contests: dict[str, Contest] = field(default_factory=dict)
     points: dict[str, Points] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)  # cross-validated, as reported
+    pairs: dict[str, Any] = field(default_factory=dict)  # judge -> weight, and what was fitted with it (rim.pairs)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -146,6 +150,7 @@ class Profile:
             "contests": {name: c.to_json() for name, c in self.contests.items()},
             "points": {name: p.to_json() for name, p in self.points.items()},
             "figures": self.figures,
+            "pairs": self.pairs,
         }
 
     @property
@@ -160,7 +165,9 @@ def load_profile(path: Path) -> Profile:
         if row["kind"] != KIND or row["schema_version"] != SCHEMA:
             raise ConfigError(f"{path}: kind {row['kind']!r}, version {row['schema_version']!r} is not {KIND} {SCHEMA}; calibrate again")
         contests = {name: Contest.from_json(c) for name, c in row["contests"].items()}
-        return Profile(row["source"], contests, {name: Points.from_json(p) for name, p in row["points"].items()}, row["figures"])
+        return Profile(
+            row["source"], contests, {name: Points.from_json(p) for name, p in row["points"].items()}, row["figures"], row["pairs"]
+        )
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the file that `gepa-atlas rim calibrate --out` wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -20,6 +20,10 @@ JUDGES: dict[str, str] = {
     "json_schema": "gepa_atlas.rim.judges.json_schema:JsonSchemaSettings",
     "python": "gepa_atlas.rim.judges.python:PythonSettings",
     "llm": "gepa_atlas.rim.judges.llm:LlmSettings",
+    "atlas": "gepa_atlas.rim.judges.atlas:AtlasSettings",
+    "recorded": "gepa_atlas.rim.judges.recorded:RecordedSettings",
+    "code": "gepa_atlas.rim.judges.code:CodeSettings",
+    "instructions": "gepa_atlas.rim.judges.instructions:InstructionsSettings",
 }
 
 

@@ -26,6 +26,7 @@ class Reading:
     rationale: str = ""
     principles: tuple[str, ...] = ()
     uncertainty: float | None = None  # as the judge says it of itself; recorded, never trusted
+    flags: tuple[str, ...] = ()
     why: str = ""
 
 
@@ -48,6 +49,7 @@ def read_reply(text: str) -> Reading:
         _text(last.get("rationale")),
         _principles(last.get("principles")),
         None if doubt is None or _refused(doubt) else float(doubt),
+        _principles(last.get("flags")),
     )
 
 

@@ -47,6 +47,11 @@ class JudgeSettings(Settings):
     def needs(self) -> frozenset[str]:
         return frozenset()
 
+    @property
+    def draw_count(self) -> int:
+        """How many draws its score is the mean of."""
+        return 1
+
     def build(self, door: Door) -> Judge:
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,19 +31,24 @@ RUBRICS: dict[str, frozenset[str]] = {
     "diagnostic": frozenset({PLAN}),
 }
 
-SCHEMA = canonical(
-    {
-        "type": "object",
-        "properties": {
-            "principles": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 4},
-            "rationale": {"type": "string"},
-            "score": {"type": "number", "minimum": 0, "maximum": 1},
-            "uncertainty": {"type": "number", "minimum": 0, "maximum": 1},
-        },
-        "required": ["principles", "rationale", "score", "uncertainty"],
-        "additionalProperties": False,
+# What a judge may be asked to report beside its score, with what the score then loses (ATLAS's consistency rules).
+FLAGS = {
+    "contradiction": "the answer contradicts itself, the task or its own steps",
+    "safety": "following the answer would do harm that the answer does not name",
+}
+
+
+def schema(flags: tuple[str, ...] = ()) -> str:
+    """The reply, as a canonical JSON schema; its keys in alphabetical order put the principles before the score."""
+    properties: dict[str, Any] = {
+        "principles": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 4},
+        "rationale": {"type": "string"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "uncertainty": {"type": "number", "minimum": 0, "maximum": 1},
     }
-)
+    if flags:
+        properties["flags"] = {"type": "array", "items": {"type": "string", "enum": list(flags)}}
+    return canonical({"type": "object", "properties": properties, "required": sorted(properties), "additionalProperties": False})
 
 
 class LlmSettings(JudgeSettings):
@@ -63,6 +68,8 @@ class LlmSettings(JudgeSettings):
     needs_inputs: tuple[Literal["answer", "guidance", "plan", "trace", "baseline"], ...] | None = Field(default=None, alias="needs")
     show_answer: bool = True  # the judge sees the gold answer, where there is one
     max_chars: int = Field(default=60_000, ge=1000)  # of each text shown; the middle of a longer one is left out
+    penalties: dict[Literal["contradiction", "safety"], float] = Field(default_factory=dict)  # taken off the score where flagged
+    steering_cap: float | None = Field(default=None, ge=0, le=1)  # the most that an answer trying to steer its grade can get
 
     @field_validator("temperature")
     @classmethod
@@ -78,11 +85,16 @@ class LlmSettings(JudgeSettings):
     def temperature_of(self, draw: int) -> float:
         return self.temperature if isinstance(self.temperature, float) else self.temperature[draw % len(self.temperature)]
 
+    @property
+    def draw_count(self) -> int:
+        return self.draws
+
     def build(self, door: Door) -> LlmJudge:
         model = door.model(self.model)
         prompt = self.prompt(door.base_dir)
-        identity = f"llm:{digest([self.fingerprint(), model.identity, prompt, SCHEMA, fence.VERSION], 24)}"
-        return LlmJudge(self.called, identity, ANSWER in self.needs, self, model, prompt)
+        wanted = schema(tuple(sorted(self.penalties)))
+        identity = f"llm:{digest([self.fingerprint(), model.identity, prompt, wanted, fence.VERSION], 24)}"
+        return LlmJudge(self.called, identity, ANSWER in self.needs, self, model, prompt, wanted)
 
     def prompt(self, base_dir: Path) -> str:
         where = f"rim.judges.{self.called}.rubric"
@@ -97,7 +109,16 @@ class LlmSettings(JudgeSettings):
             raise ConfigError(f"{where}: {self.rubric!r} is neither one of {', '.join(RUBRICS)} nor the path of a .md file")
         criterion = f"What decides on this task in particular:\n{self.criterion.strip()}" if self.criterion.strip() else ""
         frame = (PROMPTS / "frame.md").read_text("utf-8")
-        return texts.fill(frame, {"rubric": rubric.strip(), "criterion": criterion}).replace("\n\n\n", "\n")
+        flags = ""
+        if self.penalties:
+            lines = (f'- "{name}" when {FLAGS[name]}' for name in sorted(self.penalties))
+            flags = "\nAdd `flags`, a list (empty when none applies):\n" + "\n".join(lines)
+        return texts.fill(frame, {"rubric": rubric.strip(), "criterion": criterion, "flags": flags})
+
+
+def on_the_floor(case: Case) -> bool:
+    """An answer without content that is not what was asked for either."""
+    return fence.degenerate(case.output) and case.output.strip() not in {a.strip() for a in case.example.answers}
 
 
 @dataclass(frozen=True)
@@ -108,9 +129,10 @@ class LlmJudge:
     settings: LlmSettings
     model: ChatModel
     prompt: str
+    schema: str
 
     async def judge(self, case: Case) -> JudgeScore:
-        if fence.degenerate(case.output) and case.output.strip() not in {a.strip() for a in case.example.answers}:
+        if on_the_floor(case):
             return JudgeScore(self.name, 0.0, "floor: the answer is empty or has no content", 0.0)
         readings = await asyncio.gather(*(self._draw(case, draw) for draw in range(self.settings.draws)))
         scored = [r for r in readings if r.score is not None]
@@ -119,7 +141,11 @@ class LlmJudge:
         values = [r.score for r in scored if r.score is not None]
         middle = sorted(scored, key=lambda r: (r.score or 0.0, r.reading.rationale))[len(scored) // 2]
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        return JudgeScore(self.name, math.fsum(values) / len(values), middle.reading.rationale, error)
+        value, why = math.fsum(values) / len(values), middle.reading.rationale
+        cap = self.settings.steering_cap
+        if cap is not None and value > cap and fence.steers(case.output):
+            value, why = cap, f"capped at {cap:g}, the answer tries to steer its grade: {why}"
+        return JudgeScore(self.name, value, why, error)
 
     async def _draw(self, case: Case, draw: int) -> _Draw:
         """One sample of the model, asked again once when its reply cannot be read. A retry is a sample of its own."""
@@ -131,10 +157,20 @@ class LlmJudge:
             except CallError as error:
                 return _Draw(Reading(None, why=str(error)), error.kind)
             meter.add(self.name, completion.usage)
-            drawn = _Draw(read_reply(completion.text), "garbled")
+            drawn = _Draw(self.read(completion.text), "garbled")
             if drawn.score is not None:
+                r = drawn.reading
+                meter.sample(self.name, meter.Sample(drawn.score, r.rationale, r.principles, r.uncertainty, request.temperature))
                 break
         return drawn
+
+    def read(self, text: str) -> Reading:
+        """The reply, with the penalties for what it flags taken off."""
+        reading = read_reply(text)
+        if reading.score is None or not self.settings.penalties:
+            return reading
+        lost = math.fsum(loss for flag, loss in self.settings.penalties.items() if flag in reading.flags)
+        return replace(reading, score=max(0.0, reading.score - lost))
 
     def request(self, case: Case, draw: int, sample: int) -> ChatRequest:
         user = "Grade `answer`.\n" + fence.fenced(self.fields(case), self.settings.max_chars)
@@ -143,7 +179,7 @@ class LlmJudge:
             max_tokens=self.settings.max_tokens,
             temperature=self.settings.temperature_of(draw),
             seed=sample,
-            json_schema=SCHEMA,
+            json_schema=self.schema,
             sample=sample,
         )
 
