@@ -16,7 +16,7 @@ from gepa_atlas.evolve.engine import Evolution, Plan
 from gepa_atlas.evolve.portfolio import Operator
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.ports import Brief, ChatRequest, Completion, Endpoint
-from gepa_atlas.propose.registry import READS, build_proposers
+from gepa_atlas.propose.registry import build_proposers
 from gepa_atlas.types import (
     Attempt,
     Candidate,
@@ -33,6 +33,7 @@ from gepa_atlas.types import (
 )  # fmt: skip
 
 T = TypeVar("T")
+READS = {"reflect": 6, "diagnose": 12, "revise": 6}  # as gepa_atlas.build has it
 _EMPTY = Attempt("")
 _ZERO = Reward(0.0)
 

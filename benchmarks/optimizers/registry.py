@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from benchmarks.optimizers import atlas, gepa_package, published, simple
+from benchmarks.optimizers import gepa_package, published, simple
 from benchmarks.optimizers.base import Optimizer
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "atlas": partial(atlas.run, settings=atlas.DEFAULT),
+    "atlas": lambda server, seed: _atlas("")(server, seed),
     "null": simple.null,
     "random": simple.random_search,
     "best_of_n": simple.best_of_n,
@@ -28,25 +29,27 @@ def get(name: str) -> Optimizer:
     if name.startswith("gepa:"):
         return partial(gepa_package.run, config=_config(name.removeprefix("gepa:")))
     if name.startswith("atlas:"):
-        return partial(atlas.run, settings=_settings(name.removeprefix("atlas:")))
+        return _atlas(name.removeprefix("atlas:"))
     if name not in OPTIMIZERS:
         raise ValueError(f"there is no optimizer {name!r}; known are {', '.join(sorted(OPTIMIZERS))} and gepa:minibatch=12+parents=4")
     return OPTIMIZERS[name]
 
 
-def _settings(text: str) -> atlas.Settings:
-    """`atlas:width=1+operators=reflect.merge`"""
-    values: dict[str, object] = {}
-    for part in text.split("+"):
+def _atlas(text: str) -> Optimizer:
+    """Ours, imported when it is asked for: `atlas`, or `atlas:width=1+operators=reflect.merge`."""
+    from benchmarks.optimizers import atlas
+
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split("+")):
         key, _, value = part.partition("=")
         values[key] = tuple(value.split(".")) if key == "operators" else int(value)
-    return atlas.Settings(**values)  # type: ignore[arg-type]
+    return partial(atlas.run, settings=atlas.Settings(**values))
 
 
 def _config(text: str) -> gepa_package.Config:
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for part in text.split("+"):
         key, _, value = part.partition("=")
         kind = gepa_package.Config.__dataclass_fields__[key].type
         values[key] = value if kind == "str" else value in ("", "1", "true") if kind == "bool" else int(value)
-    return gepa_package.Config(**values)  # type: ignore[arg-type]
+    return gepa_package.Config(**values)

@@ -56,9 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     sources = "development" if args.frozen_sources else results.optimizer_hash()
     salt = f"{key64(GENERATOR_VERSION, generator, sources, args.key):016x}"
     work = jobs(families, noises, args.worlds, salt, optimizers, args.budget, args.seeds)
-    print(
-        f"simland: {len(work)} worlds ({args.worlds} of each of {len(families)} families), {len(optimizers)} optimizers, budget {args.budget}"
-    )
+    each = f"{args.worlds} of each of {len(families)} families"
+    print(f"simland: {len(work)} worlds ({each}), {len(optimizers)} optimizers, budget {args.budget}")
     runs: list[Run] = []
     started = time.monotonic()
     for done, some in enumerate(play_all(work, args.jobs), 1):
@@ -69,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     about = results.meta(
         "simland", key=args.key, salt=salt, generator=GENERATOR_VERSION, generator_hash=generator, optimizer_hash=sources,
         worlds=len(work), worlds_per_family=args.worlds, families=families, noises=noises, budget=args.budget, seeds=args.seeds,
-        seconds=round(time.monotonic() - started, 1), flat="gains of the flat family are in accuracy, not normalised, and left out of summaries",
+        seconds=round(time.monotonic() - started, 1),
+        flat="gains of the flat family are in accuracy, not normalised, and left out of summaries",
     )  # fmt: skip
     results.write(args.json, about, made)
     shown = [r for r in made if r["noise"] in ("mixed", noises[0] if len(noises) == 1 else "mixed") or r["family"] == "deterministic"]

@@ -60,10 +60,10 @@ FACTS = (
     Fact("diversity needs stable selection", "ESPO 2026", "four_stable", "four_argmax", HEADROOM, ("medium", "heavy"), 2000, _gain),
     Fact("2x4 has a smaller val-test gap than 1x1", "gepa blog 2026-07", "gepa", "gepa:parents=2+mutations=4", HEADROOM, NOISY, 3000, _gap),
     Fact("flat: gepa below the seed in about half of the worlds", "2604.14585", "gepa", None, ("flat",), NOISY, 1000, _below, bar=0.35),
-    Fact("a defective seed holds gepa under half of the headroom", "VISTA 2603.18388", "gepa", None, ("defective",), ALL, 1000, _lack, bar=0.5),
-    Fact("Pareto is at least greedy where slices conflict", "gepa 2507.19457", "gepa", "gepa:selector=current_best", ("slices",), ALL, 2000, _gain),
-    Fact("parallel proposals 2x2 are at least as good", "gepa blog 2026-07", "gepa:parents=2+mutations=2", "gepa", HEADROOM, ALL, 3000, _gain),
-    Fact("heavy noise leaves gepa under 0.3 of the headroom", "gepa report 4.2", "gepa", None, HEADROOM, ("heavy",), 1000, _lack, bar=0.7),
+    Fact("a defective seed holds gepa under half of it", "VISTA 2603.18388", "gepa", None, ("defective",), ALL, 1000, _lack, bar=0.5),
+    Fact("Pareto at least greedy where slices conflict", "gepa 2507.19457", "gepa", "gepa:selector=current_best", ("slices",), ALL, 2000, _gain),
+    Fact("parallel 2x2 at least 1x1", "gepa blog 2026-07", "gepa:parents=2+mutations=2", "gepa", HEADROOM, ALL, 3000, _gain),
+    Fact("heavy noise leaves gepa under 0.3", "gepa report 4.2", "gepa", None, HEADROOM, ("heavy",), 1000, _lack, bar=0.7),
 )  # fmt: skip
 
 
