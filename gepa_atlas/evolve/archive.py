@@ -21,9 +21,10 @@ class Entry:
     active: bool = True
     mean: float = 0.0  # posterior mean of the gain
     var: float = 0.25  # posterior variance
-    n: int = 0  # val cells measured
+    n: int = 0  # val observations, repeats of a cell included
+    cells: int = 0  # val examples measured at least once
     harmed: int = 0  # val cells with a negative delta
-    effect_sum: float = 0.0  # sum over its cells of (gain - example effect)
+    effect_sum: float = 0.0  # sum over its observations of (gain - example effect)
     shared_n: int = 0  # cells its parent has too
     shared_sum: float = 0.0  # sum over the shared cells of the parent's (gain - example effect)
     note: str = ""  # why it was made
@@ -43,7 +44,7 @@ class Archive:
         self.children: dict[int, list[int]] = {}
         self._sum = np.zeros((8, len(val)))
         self._count = np.zeros((8, len(val)), dtype=np.int32)
-        self.column_sum = np.zeros(len(val))  # over entries: gain - posterior mean at the time of measuring
+        self.column_sum = np.zeros(len(val))  # over observations: gain - posterior mean of who was observed
         self.column_n = np.zeros(len(val))
 
     def __len__(self) -> int:
@@ -68,13 +69,12 @@ class Archive:
     def record(self, entry: Entry, example: str, gain: float) -> None:
         """One measured cell; repeats of a cell are averaged."""
         j = self.columns[example]
-        fresh = self._count[entry.index, j] == 0
+        entry.cells += int(self._count[entry.index, j] == 0)
+        entry.n += 1
         self._sum[entry.index, j] += gain
         self._count[entry.index, j] += 1
-        if fresh:
-            entry.n += 1
-            self.column_n[j] += 1
-            self.column_sum[j] += gain - entry.mean
+        self.column_n[j] += 1
+        self.column_sum[j] += gain - entry.mean
 
     def measured(self, entry: Entry) -> np.ndarray:
         """Columns on which the entry has a value."""
@@ -82,6 +82,16 @@ class Archive:
 
     def has(self, entry: Entry, column: int) -> bool:
         return bool(self._count[entry.index, column])
+
+    def observations(self, entry: Entry, columns: np.ndarray) -> np.ndarray:
+        """How often the entry was measured on each column."""
+        return np.asarray(self._count[entry.index, columns])
+
+    def move(self, entry: Entry, mean: float) -> None:
+        """A new posterior mean; what its observations say of the examples moves with it."""
+        if entry.n:
+            self.column_sum -= (mean - entry.mean) * self._count[entry.index]
+        entry.mean = mean
 
     def values(self, entry: Entry, columns: np.ndarray) -> np.ndarray:
         """Mean gain of the entry on columns it was measured on."""

@@ -52,11 +52,10 @@ class Belief:
 
     def learn(self, entry: Entry, columns: np.ndarray) -> None:
         """Take newly measured val columns of an entry into the moments and into the posterior of everything active."""
-        self._sums(entry)
-        for child in self.archive.children.get(entry.index, ()):
-            if self.archive.entries[child].active:
-                self._sums(self.archive.entries[child])
-        first = entry.n == len(columns)
+        current = self.archive.active()
+        for known in current if entry.active else [*current, entry]:
+            self._sums(known)
+        first = entry.cells == len(columns)
         self.update(entry)
         self._moments(entry, columns)
         if first and entry.parent is not None:
@@ -64,8 +63,8 @@ class Belief:
             self._step_sum += step
             self._step_sq += step * step + min(entry.var, self.step_var)
             self._steps += 1
-        for other in self.archive.active():
-            self.update(other)
+        for known in current:
+            self.update(known)
 
     def update(self, entry: Entry) -> None:
         """The posterior of one entry from its sums and its parent's posterior."""
@@ -75,23 +74,25 @@ class Belief:
             parent = self.archive.entries[entry.parent]
             prior_mean, prior_var, level = parent.mean + self.step_mean, parent.var + self.step_var, parent.mean
         if entry.n == 0:
-            entry.mean, entry.var = prior_mean, prior_var
+            self.archive.move(entry, prior_mean)
+            entry.var = prior_var
             return
         z = (entry.effect_sum - self.rho * (entry.shared_sum - entry.shared_n * level)) / entry.n
         precision = 1 / prior_var + entry.n / self.cell_var
-        entry.mean = (prior_mean / prior_var + z * entry.n / self.cell_var) / precision
+        self.archive.move(entry, (prior_mean / prior_var + z * entry.n / self.cell_var) / precision)
         entry.var = 1 / precision
 
     def _sums(self, entry: Entry) -> None:
         columns = self.archive.measured(entry)
-        effects = self.archive.effects(columns)
-        entry.effect_sum = float((self.archive.values(entry, columns) - effects).sum())
+        times = self.archive.observations(entry, columns)
+        entry.effect_sum = float(((self.archive.values(entry, columns) - self.archive.effects(columns)) * times).sum())
         entry.shared_n, entry.shared_sum = 0, 0.0
         if entry.parent is not None:
             parent = self.archive.entries[entry.parent]
-            shared = np.intersect1d(columns, self.archive.measured(parent), assume_unique=True)
-            entry.shared_n = len(shared)
-            entry.shared_sum = float((self.archive.values(parent, shared) - self.archive.effects(shared)).sum())
+            both = self.archive.observations(parent, columns) > 0
+            shared, times = columns[both], times[both]
+            entry.shared_n = int(times.sum())
+            entry.shared_sum = float(((self.archive.values(parent, shared) - self.archive.effects(shared)) * times).sum())
 
     def _moments(self, entry: Entry, columns: np.ndarray) -> None:
         own = self.archive.values(entry, columns) - self.archive.effects(columns) - entry.mean
@@ -100,7 +101,7 @@ class Belief:
         if entry.parent is None:
             return
         parent = self.archive.entries[entry.parent]
-        mask = np.isin(columns, self.archive.measured(parent), assume_unique=True)
+        mask = self.archive.observations(parent, columns) > 0
         shared = columns[mask]
         other = self.archive.values(parent, shared) - self.archive.effects(shared) - parent.mean
         self._xy += float((own[mask] * other).sum())

@@ -29,7 +29,8 @@ from gepa_atlas.texts import similarity
 from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal, SlotKind, Status, Verdict
 
 _BARREN = 60  # slots in a row without a single new rollout after which the search has nothing left to try
-_FINAL = -1  # the slot number under which the held-out test is reserved from the start
+_FINAL, _RETEST = -1, -2  # slot numbers under which the held-out test and the retest are reserved from the start
+_ACTIVE = 48  # candidates that can be bred from and are kept up to date; the rest is history
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Plan:
     rollouts: int | None = 150  # hard limit; None is no limit
     operators: tuple[Operator, ...] = ()
     minibatch: int = 6  # val cells that a new child is tried on
-    retest: int = 3  # candidates that are measured once more before the winner is named
+    retest: int = 8  # candidates that race for the win when the search is over
+    retest_share: float = 0.2  # share of the search's rollouts that is kept for this race
+    sure: float = 0.9  # posterior probability of being better than the seed below which the seed itself is the winner
     final_share: float = 0.4  # at most this share of the rollouts is kept for the held-out test
     plateau: int | None = None  # children in a row without a new best before the search ends
     target: float | None = None  # mean gain at which the search ends
@@ -95,12 +98,15 @@ class Evolution:
         self._best_since = 0
         self._barren = 0
         self._best_mean = -math.inf
-        self._retested: set[str] = set()
+        self._repeats: list[bool] = []  # whether each repeated cell said something else than the first time
+        self._observed: dict[tuple[str, str], float] = {}
         for seed in seeds:
             if seed.id not in self.archive.by_id:
                 self.archive.add(seed, 0)
         self._seeds_left = [e.id for e in self.archive.entries]
         self.test = self._reserve_final(tuple(_shuffled(test, plan.seed, "test")))
+        if plan.retest and plan.rollouts is not None:
+            self.budget.reserve(_RETEST, int(plan.retest_share * (self.budget.free or 0)))
 
     # -- ask ----------------------------------------------------------------------------------------------------------
 
@@ -145,7 +151,9 @@ class Evolution:
             return
         if self.phase is Phase.SEARCH and self._search_over():
             self.phase = Phase.RETEST
-        if self.phase is Phase.RETEST and not self._contenders():
+            if self.plan.retest and self.plan.rollouts is not None:
+                self.budget.settle(_RETEST, 0)
+        if self.phase is Phase.RETEST and self._race() is None:
             self.phase = Phase.FINAL
         if self.phase is Phase.FINAL and self.verdict is not None:
             self.phase = Phase.DONE
@@ -187,7 +195,7 @@ class Evolution:
 
     def _worth_measuring(self, entry: Entry) -> bool:
         """A favourite is measured until its sd is well under the size of a step; then it is bred from."""
-        if self._n_with_pending(entry) >= len(self.val):
+        if entry.cells + self._n_with_pending(entry) - entry.n >= len(self.val):
             return False
         n = max(1, self._n_with_pending(entry))
         return math.sqrt(self.belief.cell_var / n) > 0.6 * math.sqrt(self.belief.step_var)
@@ -249,19 +257,39 @@ class Evolution:
         return tuple((take + unseen + failed[len(take) :])[: operator.reads])
 
     def _retest(self) -> Proposal:
-        contenders = [e for e in self._contenders() if e.id not in self._retested]
-        if not contenders:
-            return self._idle()
-        self._retested.add(contenders[0].id)
-        proposal = self._measure(contenders[0], "retest", len(self.val))
-        return proposal if proposal.gate else self._idle()
+        return self._race() or self._idle()
 
-    def _contenders(self) -> list[Entry]:
-        """The best few that can still be measured on more val examples within the budget."""
+    def _race(self) -> Proposal | None:
+        """The next cells of the final race: top-two Thompson sampling among the best few and the seed; None when it is decided."""
         if self.plan.retest == 0:
-            return []
-        top = sorted((e for e in self.archive.entries if e.n), key=lambda e: -e.mean)[: self.plan.retest]
-        return [e for e in top if e.n < len(self.val) and e.id not in self._retested and self.budget.affords(2 * self.plan.student_calls)]
+            return None
+        best = sorted((e for e in self.archive.entries if e.n), key=lambda e: -e.mean)[: self.plan.retest]
+        seed = self.archive.entries[0]
+        field = best if seed in best or not seed.n else [*best, seed]
+        random = rng(self.plan.seed, self.asked, "race")
+        order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
+        for entry in order:
+            proposal = self._measure(entry, "retest", self.plan.minibatch)
+            if proposal.gate:
+                return proposal
+        for entry in order[:2]:
+            proposal = self._repeat(entry)
+            if proposal.gate:
+                return proposal
+        return None
+
+    def _repeat(self, entry: Entry) -> Proposal:
+        """The same cells once more, where the student is known or not yet known to be random; nothing for a deterministic one."""
+        cells: list[tuple[str, int]] = []
+        noisy = any(self._repeats) or len(self._repeats) < 2 * self.plan.minibatch
+        pending = {c for p in self._flying.values() if entry.candidate in p.parents for c in p.gate}
+        for sample in range(1, 4):
+            cells += [(e, sample) for e in self.val if (entry.id, e, sample) not in self._taught and (e, sample) not in pending]
+        cells = cells[: self.plan.minibatch] if noisy else []
+        cost = len(cells) * self.plan.student_calls
+        if not self.budget.affords(cost):
+            cells = []
+        return Proposal(self.asked, SlotKind.MEASURE, "repeat", (entry.candidate,), (), tuple(cells), len(cells) * self.plan.student_calls)
 
     def _final(self) -> Proposal:
         if any(p.kind is SlotKind.FINAL for p in self._flying.values()):
@@ -349,6 +377,7 @@ class Evolution:
             self._take(self.archive.get(child.id), outcome.lessons)
             return self._decide(proposal, child.id, Status.NOT_ADDED, "the same idea was told while this one was in flight", spent)
         entry = self.archive.add(child, self.told, draft.note)
+        self.belief.update(entry)
         self._take(entry, outcome.lessons)
         if entry.n == 0:
             entry.active = False
@@ -366,6 +395,12 @@ class Evolution:
             proposal, child.id, Status.NEW if status is Status.NOT_ADDED else status, f"{reason}; {draft.note}".rstrip("; "), spent
         )
 
+    def _retire(self) -> None:
+        """Keep the active set small: whoever has the least chance to be the best makes room."""
+        active = self.archive.active()
+        if len(active) > _ACTIVE:
+            min(active[1:], key=lambda e: e.mean + 2 * math.sqrt(e.var)).active = False
+
     def _take(self, entry: Entry, lessons: Sequence[Lesson]) -> None:
         """Val lessons of this entry into the matrix and the belief."""
         columns = []
@@ -375,6 +410,9 @@ class Evolution:
             gain = self._gain(lesson)
             self._taught[lesson.cell] = gain
             if gain is not None:
+                first = self._observed.setdefault((entry.id, lesson.example.id), gain)
+                if lesson.sample:
+                    self._repeats.append(gain != first)
                 self.archive.record(entry, lesson.example.id, gain)
                 entry.harmed += (lesson.delta or 0.0) < 0
                 columns.append(self.archive.columns[lesson.example.id])
@@ -416,12 +454,20 @@ class Evolution:
         return min(pool, key=lambda e: (-e.mean, e.candidate.size(), e.index))
 
     def winner(self) -> Entry:
-        """Who goes to the held-out test: the best among the well-measured; within a hair, the shorter prompt."""
-        most = max(e.n for e in self.archive.entries)
+        """Who goes to the held-out test: the best of the well-measured, within a hair the shorter; the seed where that may be luck."""
+        seed = self.archive.entries[0]
+        most = max(e.cells for e in self.archive.entries)
         enough = min(most, max(2 * self.plan.minibatch, len(self.val) // 3))
-        pool = [e for e in self.archive.entries if e.n >= enough and (e.active or e.index == 0)] or [self.archive.entries[0]]
+        pool = [e for e in self.archive.entries if e.cells >= enough and e.n]
+        if not pool:
+            return seed
         top = max(e.mean for e in pool)
-        return min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
+        best = min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
+        return best if self._surely_better(best, seed) else seed
+
+    def _surely_better(self, entry: Entry, seed: Entry) -> bool:
+        sd = math.sqrt(entry.var + (seed.var if seed.n else 0.0))
+        return 0.5 * (1 + math.erf((entry.mean - seed.mean) / (sd * math.sqrt(2)))) >= self.plan.sure
 
     def _reserve_final(self, test: tuple[str, ...]) -> tuple[str, ...]:
         """Keep rollouts for the held-out test before anything is spent: baseline, seed and winner on each test example."""

@@ -36,15 +36,15 @@ class Letters:
 
     def lesson(self, candidate: Candidate, example: Example, sample: int) -> Lesson:
         sides = []
-        for prompt in ("", candidate.text("guidance")):
-            value = self.right(prompt, example, sample)
+        for prompt, again in (("", 0), (candidate.text("guidance"), sample)):
+            value = self.right(prompt, example, again)
             sides.append(
                 (Attempt.failed("server_fault", "down"), Reward.none("server_fault", "down"))
                 if value is None
                 else (Attempt("yes" if value else "no"), Reward(value))
             )
         (first, before), (second, after) = sides
-        requests = (f"|{example.id}|{sample}", f"{candidate.text('guidance')}|{example.id}|{sample}")
+        requests = (f"|{example.id}|0", f"{candidate.text('guidance')}|{example.id}|{sample}")
         return Lesson(
             example, candidate.id, sample, "playbook", first, Guidance(candidate.text("guidance")), second, before, after, requests=requests
         )

@@ -39,7 +39,8 @@ def test_the_front_is_whoever_is_best_on_some_example(cells: list[tuple[int, int
     best = {j: max(v for (_, k), v in mean.items() if k == j) for _, j in mean}
     expected = {i for (i, j), v in mean.items() if v == best[j]}
     assert {e.index for e in archive.front(entries, np.arange(6))} == expected
-    assert all(e.n == len({j for i, j in seen if i == e.index}) for e in entries)
+    assert all(e.cells == len({j for i, j in seen if i == e.index}) for e in entries)
+    assert sum(e.n for e in entries) == len(cells)
 
 
 @given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 12), st.floats(0, 1)), max_size=30))
