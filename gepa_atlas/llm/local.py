@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gepa_atlas.errors import BadRequest, Garbled
+from gepa_atlas.errors import BadRequest, CallTimeout, Garbled
 from gepa_atlas.llm.llamacpp import Job, Pool, Tokenize, cores, weights
 from gepa_atlas.llm.slots import Prompt
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
@@ -62,12 +62,16 @@ class LocalModel:
         return self._endpoint
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Raises BadRequest for a prompt longer than the context. Cancelling it stops the generation."""
+        """Raises BadRequest for a prompt longer than the context, CallTimeout. Cancelling it stops the generation."""
         began = time.monotonic()
         job = Job(functools.partial(_tokens, request), _body(request), _affinity(request))
         _pool(self._params).submit(job)
         try:
-            prompt, answer = await asyncio.wrap_future(job.future)
+            async with asyncio.timeout(self._params.timeout):
+                prompt, answer = await asyncio.wrap_future(job.future)
+        except TimeoutError:
+            job.abort()
+            raise CallTimeout(f"the embedded model did not finish answering within {self._params.timeout:g} seconds") from None
         except asyncio.CancelledError:
             job.abort()
             raise

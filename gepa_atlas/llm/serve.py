@@ -67,6 +67,7 @@ async def _cancel_others() -> None:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     block_on_close = False
     model: ChatModel
     loop: asyncio.AbstractEventLoop
