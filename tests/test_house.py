@@ -31,7 +31,8 @@ RAISED = {"rim.reward": 3}  # the panel with models and calls of its own, for us
 
 # Below the top, parts of one level know each other only where this says so.
 NEIGHBOURS = {
-    ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("data", "datafile"), ("llm", "wire"), ("connectors", "wire"), ("store", "calls"),
+    ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"),
+    ("llm", "wire"), ("connectors", "wire"),
     ("classroom", "protocols"), ("optimize", "classroom"), ("optimize", "protocols"),
 }  # fmt: skip
 NAMED_FRIENDS = {
