@@ -54,10 +54,8 @@ ORDERS = {
 }
 EACH = {"train": 6, "val": 5, "test": 4}  # messages of each template
 
-ITEMS = (
-    "kettle desk-lamp backpack toaster rain-jacket bike-helmet coffee-grinder bookshelf garden-hose phone-case travel-pillow wall-clock "
-    "blender yoga-mat tent headset keyboard teapot vase camera-strap"
-).split()
+ITEMS = """kettle,desk lamp,backpack,toaster,rain jacket,bike helmet,coffee grinder,bookshelf,garden hose,phone case,travel pillow,
+wall clock,blender,yoga mat,tent,headset,keyboard,teapot,vase,camera strap""".replace("\n", "").split(",")
 LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 
 
@@ -67,13 +65,13 @@ def orders() -> list[dict[str, str]]:
     for split, templates in ORDERS.items():
         for number, template in enumerate(templates):
             for repeat in range(EACH[split]):
-                order = f"{rng.choice(LETTERS)}{rng.choice(LETTERS)}-{rng.randrange(10000, 99999)}"
+                order = f"{letters(rng, 2)}-{rng.randrange(10000, 99999)}"
                 values = {
                     "id": order,
-                    "item": rng.choice(ITEMS).replace("-", " "),
+                    "item": rng.choice(ITEMS),
                     "date": f"{rng.randrange(1, 29)} {rng.choice(('March', 'April', 'May', 'June', 'October'))}",
                     "phone": f"0{rng.randrange(200, 999)} {rng.randrange(1000000, 9999999)}",
-                    "code": f"{rng.choice(LETTERS)}{rng.randrange(100, 999)}-{rng.choice(LETTERS)}{rng.choice(LETTERS)}{rng.randrange(10, 99)}",
+                    "code": f"{letters(rng, 1)}{rng.randrange(100, 999)}-{letters(rng, 2)}{rng.randrange(10, 99)}",
                     "sum": f"{rng.randrange(12, 400)}.{rng.randrange(0, 100):02d} euros",
                 }
                 text = template
@@ -81,6 +79,10 @@ def orders() -> list[dict[str, str]]:
                     text = text.replace("{" + name + "}", value)
                 rows.append({"id": f"order-{split}-{number:02d}-{repeat}", "split": split, "question": text, "answer": order})
     return rows
+
+
+def letters(rng: random.Random, count: int) -> str:
+    return "".join(rng.choice(LETTERS) for _ in range(count))
 
 
 def write(name: str, rows: list[dict[str, str]]) -> None:
