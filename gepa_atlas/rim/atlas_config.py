@@ -22,7 +22,7 @@ from gepa_atlas.rim.atlas import THRESHOLD
 from gepa_atlas.settings import Settings, load
 
 KEYS = frozenset(
-    [
+    {
         "temperatures",
         "variance_threshold",
         "models",
@@ -31,7 +31,7 @@ KEYS = frozenset(
         "consistency_rules",
         "anti_gaming",
         "parallel_execution",
-    ]
+    }
 )
 
 

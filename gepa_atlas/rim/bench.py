@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.rim.atlas import replay
@@ -47,15 +48,15 @@ class _Runs:
     """What one policy said on every row, once for each first draw: lists over first draws."""
 
     scores: list[Array]  # (N, A)
-    calls: list[Array]  # (N, A)
+    calls: list[NDArray[Any]]  # (N, A)
     signal: list[Array]  # (N): high where the policy would ask more
-    first_wrong: list[Array]  # (N): was what it said before asking more wrong?
+    first_wrong: list[NDArray[np.bool_]]  # (N): was what it said before asking more wrong?
     confidence: list[Array] | None = None
 
     def row(self, policy: str, prompt: str, judges: str) -> Row:
         right = np.mean([strict(s) for s in self.scores], axis=0)
         low, high = interval(right)
-        auc = area(np.concatenate(self.signal), np.concatenate(self.first_wrong).astype(bool))
+        auc = area(np.concatenate(self.signal), np.concatenate(self.first_wrong))
         ece = None
         if self.confidence is not None:
             ece = calibration_error(np.concatenate(self.confidence), np.concatenate([strict(s) for s in self.scores]).astype(float))

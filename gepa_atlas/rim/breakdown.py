@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -27,6 +27,9 @@ class AtlasJudgeBreakdown:
     escalated: bool = False
     escalation_reason: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        return vars(self) | {"samples": [dict(vars(sample)) for sample in self.samples]}
+
 
 @dataclass
 class AtlasRewardBreakdown:
@@ -38,7 +41,7 @@ class AtlasRewardBreakdown:
     raw: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"score": self.score, "rationale": self.rationale, "judges": [j.to_dict() for j in self.judges], "raw": self.raw}
 
 
 @dataclass

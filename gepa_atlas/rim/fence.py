@@ -8,12 +8,11 @@ program judges and canaries are what stands behind it (2504.18333, 2507.08794).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Mapping
-
-from gepa_atlas.types import digest
 
 VERSION = 1
 
@@ -72,11 +71,16 @@ def clean(text: str, limit: int = 60_000) -> str:
     return "".join(c for c in text if c in "\n\t" or (c not in _INVISIBLE and unicodedata.category(c) not in ("Cc", "Cs")))
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def fenced(fields: Mapping[str, str], limit: int = 60_000) -> str:
     """The fields as one JSON document between markers named after their content."""
-    body = json.dumps({name: clean(text, limit) for name, text in fields.items()}, ensure_ascii=False, indent=1)
+    # One field a line by hand: json's own indenting is ten times slower, and this is on the path of every call.
+    lines = (f"{_encode(name)}: {_encode(clean(text, limit))}" for name, text in fields.items())
+    body = "{\n" + ",\n".join(lines) + "\n}"
     body = body.replace("<", "\\u003c").replace(">", "\\u003e")
-    nonce = digest(body, 16)
+    nonce = hashlib.sha256(body.encode()).hexdigest()[:16]
     return f"<data-{nonce}>\n{body}\n</data-{nonce}>"
 
 

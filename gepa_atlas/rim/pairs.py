@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gepa_atlas.errors import DataError
 from gepa_atlas.rim.bank import Array, json_rows
@@ -168,7 +167,9 @@ def bench_pairs(pairs: Pairs, fitted: dict[str, Any] | None = None) -> dict[str,
     everything = np.ones(len(votes), dtype=bool)
     rows = [_row("panel", "all", choice, everything, None, None, calls, ece)]
     rows += [
-        _row("panel", g, choice, groups == g, None, None, calls, None) for g in sorted(set(pairs.groups)) if len(set(pairs.groups)) > 1
+        _row("panel", g, choice, np.asarray(groups == g), None, None, calls, None)
+        for g in sorted(set(pairs.groups))
+        if len(set(pairs.groups)) > 1
     ]
     for j, judge in enumerate(pairs.judges):
         heard = ~np.isnan(pairs.votes[:, j]).all(axis=1)
@@ -192,7 +193,7 @@ def _row(
     policy: str,
     group: str,
     choice: Array,
-    where: NDArray[np.bool_],
+    where: Any,
     votes: Array | None,
     first: Array | None,
     calls: float,

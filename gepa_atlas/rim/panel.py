@@ -136,7 +136,7 @@ class Panel:
 
     async def _tier_one(self, case: Case) -> Reward:
         seats = self.seats if self.watch is None else (*self.seats, self.watch)
-        parts = await asyncio.gather(*(_ask(seat, case) for seat in seats))
+        parts = [await _ask(seats[0], case)] if len(seats) == 1 else await asyncio.gather(*(_ask(seat, case) for seat in seats))
         return self.pool(tuple(parts[: len(self.seats)]), self.seats, case, tuple(parts[len(self.seats) :]))
 
     async def _tier_two(self, case: Case, first: Reward, why: str) -> Reward:
@@ -226,7 +226,8 @@ def build_panel(config: RimConfig, *, model: Callable[[Any], ChatModel], base_di
     def seat(settings: JudgeSettings) -> Seat:
         return Seat(settings.build(door), settings.weight, settings.needs, settings)
 
-    second = config.escalate and Tier(tuple(map(seat, config.escalate.judges)), config.escalate.disagreement, config.escalate.margin)
+    more = config.escalate
+    second = Tier(tuple(map(seat, more.judges)), more.disagreement, more.margin) if more else None
     pooler = calibrated(door.base_dir / config.profile, config) if config.profile else None
     watch = seat(config.watch) if config.watch else None
     return Panel(list(map(seat, config.judges)), quorum=config.quorum, second=second, watch=watch, bounds=config.bounds, pooler=pooler)

@@ -34,7 +34,7 @@ _PER_ITEM = ("ground_truths", "baseline_solutions", "student_plans", "teacher_tr
 
 
 class RIMReward:
-    """`student_model`, `teacher_model` and `tokenizer` are ATLAS's first three parameters; nothing here needs them, and giving one is an error.
+    """`student_model`, `teacher_model` and `tokenizer` are ATLAS's first three parameters; giving one is an error.
 
     model: builds a model from a judge's `model:` entry; by default from the providers that are installed.
     tape: where calls are recorded and looked up, so that an answer is paid once (`calls.Tape`); by default in memory.

@@ -134,7 +134,8 @@ class LlmJudge:
     async def judge(self, case: Case) -> JudgeScore:
         if on_the_floor(case):
             return JudgeScore(self.name, 0.0, "floor: the answer is empty or has no content", 0.0)
-        readings = await asyncio.gather(*(self._draw(case, draw) for draw in range(self.settings.draws)))
+        draws = range(self.settings.draws)
+        readings = [await self._draw(case, 0)] if len(draws) == 1 else await asyncio.gather(*(self._draw(case, d) for d in draws))
         scored = [r for r in readings if r.score is not None]
         if not scored:
             return missing(self.name, readings[0].kind, readings[0].reading.why)
