@@ -167,6 +167,29 @@ def test_check_runs_the_student_once_and_writes_nothing(atlas: Atlas, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_check_says_why_an_agent_is_unusable(atlas: Atlas, tmp_path: Path) -> None:
+    path = config(tmp_path, agents=student("http.api", endpoint="http://127.0.0.1:9/answer"))
+    code, out, err = atlas("check", path)
+    assert code == 2 and "no answer" in out
+    assert "unreachable" in err and err.count("\n") == 1
+    shown = json.loads(atlas("check", path, "--json")[1])
+    assert shown["ok"] is False and shown["lesson"]["baseline"]["error"]["kind"] == "unreachable"
+
+
+def test_limits_by_flag_end_the_search_and_leave_a_result(atlas: Atlas) -> None:
+    for flags, word in (
+        (("--max-tokens", "20000"), "tokens"),
+        (("--max-usd", "0.02"), "dollars"),
+        (("--max-minutes", "0.0001"), "deadline"),
+    ):
+        name = f"runs/{word}"
+        code, out, err = atlas("optimize", TOY, *flags, "--run-dir", name, "--quiet")
+        assert code == 0 and f"Stopped: {word}" in out, err
+        charged = json.loads(atlas("runs", "calls", name, "--json")[1])["usage"]["student"]
+        assert charged["input_tokens"] + charged["output_tokens"] <= 20000 or word != "tokens"
+        assert charged["dollars"] <= 0.02 or word != "dollars"
+
+
 def test_a_changed_resume_is_refused_by_the_name_of_the_key(atlas: Atlas) -> None:
     assert atlas("optimize", TOY, *SHORT)[0] == 0
     for change, name in (("seed=4", "seed"), ("data.toyworld.examples=50", "data"), ("rim.judges.0=contains", "rim")):

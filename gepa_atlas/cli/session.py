@@ -102,7 +102,8 @@ def check_once(loaded: Loaded, *, as_json: bool) -> int:
 
 async def _teach_once(experiment: Experiment, example: Example) -> Lesson:
     classroom = Classroom(experiment.student, experiment.panel, experiment.protocol)
-    return await classroom.teach(experiment.seeds[0], example)
+    with experiment.calls.impatient():
+        return await classroom.teach(experiment.seeds[0], example)
 
 
 def _checked(experiment: Experiment, lesson: Lesson, known: tuple[str, ...]) -> list[str]:
