@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from benchmarks import demos
 from benchmarks.server import BudgetExhausted, EvalServer, Rollout
 from gepa_atlas.evolve.engine import Evolution, Plan
 from gepa_atlas.evolve.portfolio import Operator
@@ -21,6 +22,7 @@ from gepa_atlas.types import (
     Attempt,
     Candidate,
     Component,
+    Demo,
     Draft,
     Example,
     Guidance,
@@ -82,6 +84,7 @@ class Edge:
         examples = [Example(i, server.question(i), _golds(server, i), split="train") for i in server.train_ids]
         examples += [Example(i, server.question(i), _golds(server, i), split="val") for i in server.val_ids]
         self.examples = {x.id: x for x in examples}
+        self.pool = tuple(Demo.of(x) for x in examples if x.split == "train" and x.answers)
         self.seed = Candidate.of(server.seed)
         self.plan = Plan(
             seed=seed,
@@ -96,7 +99,7 @@ class Edge:
 
     def run(self) -> dict[str, str]:
         evolution, window = self.evolution, deque[tuple[Proposal, Outcome]]()
-        self.server.watch(lambda: dict(evolution.best().candidate.texts))
+        self.server.watch(lambda: self.texts(evolution.best().candidate))
         try:
             while True:
                 while evolution.asked - evolution.told < self.plan.width and (proposal := evolution.ask()) is not None:
@@ -106,7 +109,7 @@ class Edge:
                 evolution.tell(*window.popleft())
         except BudgetExhausted:
             pass
-        return dict(evolution.winner().candidate.texts)
+        return self.texts(evolution.winner().candidate)
 
     def play(self, proposal: Proposal) -> Outcome:
         if proposal.kind is not SlotKind.CHILD:
@@ -115,11 +118,14 @@ class Edge:
         draft = self.draft(proposal, read)
         if draft.candidate is None:
             return Outcome(draft, read)
-        return Outcome(draft, read + self.teach((draft.candidate,), proposal.gate))
+        trial = self.teach((draft.candidate,), self.evolution.trial(read))
+        if not self.evolution.passes(read, trial):
+            return Outcome(draft, read + trial)
+        return Outcome(draft, read + trial + self.teach((draft.candidate,), proposal.gate))
 
     def draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
         random = rng(self.plan.seed, proposal.n, proposal.operator)
-        brief = Brief(proposal.parents, read, self.components, (), random, proposal.rejected, proposal.mates)
+        brief = Brief(proposal.parents, read, self.components, self.pool, random, proposal.rejected, proposal.mates)
         draft = _now(self.proposers[proposal.operator].propose(brief))
         if draft.candidate is None:
             return draft
@@ -131,10 +137,18 @@ class Edge:
         out = []
         for candidate in candidates:
             new = [cell for cell in cells if (candidate.id, *cell) not in self.lessons]
-            for cell, rollout in zip(new, self.server.evaluate(dict(candidate.texts), [e for e, _ in new]), strict=True):
+            for cell, rollout in zip(new, self.server.evaluate(self.texts(candidate), [e for e, _ in new]), strict=True):
                 self.lessons[candidate.id, *cell] = self._lesson(candidate, cell, rollout)
             out += [self.lessons[candidate.id, *cell] for cell in cells]
         return tuple(out)
+
+    def texts(self, candidate: Candidate) -> dict[str, str]:
+        """What the server is given: the texts, with demonstrations as lines of the first component."""
+        texts = dict(candidate.texts)
+        if candidate.demos:
+            first = self.server.components[0]
+            texts[first] = "\n".join([texts[first], *(demos.line(d.question, d.answer) for d in candidate.demos)])
+        return texts
 
     def _lesson(self, candidate: Candidate, cell: tuple[str, int], rollout: Rollout) -> Lesson:
         read = cell[0] in self.server.train_ids

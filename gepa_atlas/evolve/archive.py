@@ -99,7 +99,10 @@ class Archive:
 
     def effects(self, columns: np.ndarray) -> np.ndarray:
         """How much easier than average each example is: shrunk mean of what all entries got there, their level removed."""
-        return np.asarray(self.column_sum[columns] / (self.column_n[columns] + 2.0))
+        known = self.column_n > 0
+        centre = float((self.column_sum[known] / self.column_n[known]).mean()) if known.any() else 0.0
+        seen = self.column_n[columns]
+        return np.asarray((self.column_sum[columns] - centre * seen) / (seen + 2.0))
 
     def active(self) -> list[Entry]:
         return [e for e in self.entries if e.active]
