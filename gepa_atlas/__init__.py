@@ -17,15 +17,17 @@ _HOMES = {
     "Candidate": "gepa_atlas.types",
     "Example": "gepa_atlas.types",
     "Lesson": "gepa_atlas.types",
+    "RIMReward": "gepa_atlas.rim.reward",
     "Reward": "gepa_atlas.types",
     "Verdict": "gepa_atlas.types",
 }
 
-__all__ = ["AtlasConfig", "AtlasError", "Candidate", "Example", "Lesson", "Reward", "Verdict", "__version__", "load_config"]
+__all__ = ["AtlasConfig", "AtlasError", "Candidate", "Example", "Lesson", "RIMReward", "Reward", "Verdict", "__version__", "load_config"]
 
 if TYPE_CHECKING:
     from gepa_atlas.config import AtlasConfig, load_config
     from gepa_atlas.errors import AtlasError
+    from gepa_atlas.rim.reward import RIMReward
     from gepa_atlas.types import Candidate, Example, Lesson, Reward, Verdict
 
 

@@ -135,7 +135,9 @@ def fit_points(
         if (fold == q).any():
             held_out[fold == q] = Platt.fit(log_odds[fold != q], label[fold != q]).many(log_odds[fold == q])
     model, slope = _discriminant(names, scores, label, lengths)
-    bias = {n: round(float(np.nanmean(scores[:, j]) - label.mean()), 4) for j, n in enumerate(names)}
+    # On the labels' own scale only: what a judge gives on average beyond what is right on average.
+    in_unit = bool(np.nanmax(scores) <= 1.0)
+    bias = {n: round(float(np.nanmean(scores[:, j]) - label.mean()), 4) for j, n in enumerate(names) if in_unit}
     figures = {
         "rows": len(label),
         "accuracy": round(float(((held_out > 0.5) == (label > 0.5)).mean()), 4),

@@ -64,6 +64,11 @@ class Planned:
     accuracy: float
     confidence: Platt
 
+    @property
+    def expected(self) -> float:
+        """Calls per response that other questions will hardly pass: three standard errors up, and never more than its last stage."""
+        return min(float(self.plan.stages[-1]), self.calls + 3 * self.calls_error)
+
     def to_json(self) -> dict[str, Any]:
         figures = {n: round(v, 6) for n, v in (("calls", self.calls), ("calls_error", self.calls_error), ("accuracy", self.accuracy))}
         return {"plan": self.plan.to_json(), **figures, "confidence": self.confidence.to_json()}
@@ -83,9 +88,9 @@ class Contest:
 
     def choose(self, most_calls: float | None) -> Planned:
         """The most accurate plan whose calls per response stay within the cap, with three standard errors to spare."""
-        within = [p for p in self.plans if most_calls is None or p.calls + 3 * p.calls_error <= most_calls]
+        within = [p for p in self.plans if most_calls is None or p.expected <= most_calls]
         if not within:
-            least = min(p.calls + 3 * p.calls_error for p in self.plans)
+            least = min(p.expected for p in self.plans)
             raise ConfigError(f"--max-calls-per-response {most_calls:g}: the cheapest plan of the profile needs {least:.2f}; raise the cap")
         if most_calls is None:
             # Without a cap, close answers get everything there is: at equal accuracy in cross-validation more calls lose nothing.

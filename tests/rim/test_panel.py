@@ -185,7 +185,8 @@ def test_spending_is_told_by_judge() -> None:
     panel = build(Model(lambda r: grade(0.5)), {"type": "llm", "draws": 2}, "exact")
     with metering() as spent:
         asyncio.run(panel.score(Case(EXAMPLE, "4")))
-    assert spent == {"llm": Usage(20, 10, 0.02, 0.2, 2)}
+    assert {name: note.usage for name, note in spent.items()} == {"llm": Usage(20, 10, 0.02, 0.2, 2)}
+    assert [sample.score for sample in spent["llm"].samples] == [0.5, 0.5]
 
 
 def test_an_unknown_rubric_names_the_known_ones() -> None:

@@ -24,7 +24,7 @@ def score(
     json_out: _Json = None,
 ) -> None:
     """Judge one interaction, or a file of them. Exit code 1 when any could not be scored."""
-    from gepa_atlas.rim import commands
+    from gepa_atlas.cli import rim_commands as commands
 
     raise typer.Exit(commands.score(prompt, response, config=config, answer=answer, dataset=dataset, json_out=json_out, say=typer.echo))
 
@@ -38,7 +38,7 @@ def calibrate(
     config: _MaybeConfig = None,
 ) -> None:
     """Fit bias, weights, noise and a monotone map by judge; report cross-validated accuracy and calibration error."""
-    from gepa_atlas.rim import commands
+    from gepa_atlas.cli import rim_commands as commands
 
     raise typer.Exit(commands.calibrate(bank=bank, labels=labels, pairs=pairs, config=config, out=out, say=typer.echo))
 
@@ -53,7 +53,7 @@ def bench(
     json_out: _Json = None,
 ) -> None:
     """Strict and tie-credited accuracy, calls, escalation AUC and calibration error of the panel, with ATLAS's rule beside it."""
-    from gepa_atlas.rim import commands
+    from gepa_atlas.cli import rim_commands as commands
 
     code = commands.bench(
         bank=bank,
@@ -77,7 +77,7 @@ def audit(
     json_out: _Json = None,
 ) -> None:
     """Canaries against the panel: empty answers, master keys, pleas for a grade, padding. Exit code 1 when one collects reward."""
-    from gepa_atlas.rim import commands
+    from gepa_atlas.cli import rim_commands as commands
 
     raise typer.Exit(
         commands.audit(config=config, dataset=dataset, wrong=wrong, slack=slack, limit=limit, json_out=json_out, say=typer.echo)

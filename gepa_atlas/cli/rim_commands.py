@@ -24,7 +24,10 @@ def score(
     json_out: Path | None = None,
     say: Say = print,
 ) -> int:
-    """One interaction, or every row of a JSON lines file (`prompt` or `question`, `response` or `output`, `answer`?). 1 when any is unscored."""
+    """One interaction, or every row of a JSON lines file (`prompt` or `question`, `response` or `output`, `answer`?).
+
+    1 when any could not be scored.
+    """
     from gepa_atlas.rim.reward import RIMReward
 
     if (dataset is None) == (prompt is None or response is None):
