@@ -241,10 +241,7 @@ class _Search:
         draft = await self._draft(proposal, read)
         if draft.candidate is None:
             return Outcome(draft, read)
-        trial = await self._teach((draft.candidate,), self.evolution.trial(read))
-        if not self.evolution.passes(read, trial):
-            return Outcome(draft, read + trial)
-        return Outcome(draft, read + trial + await self._teach((draft.candidate,), proposal.gate))
+        return Outcome(draft, read + await self._teach((draft.candidate,), proposal.gate))
 
     async def _draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
         e = self.experiment

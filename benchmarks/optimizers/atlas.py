@@ -118,10 +118,7 @@ class Edge:
         draft = self.draft(proposal, read)
         if draft.candidate is None:
             return Outcome(draft, read)
-        trial = self.teach((draft.candidate,), self.evolution.trial(read))
-        if not self.evolution.passes(read, trial):
-            return Outcome(draft, read + trial)
-        return Outcome(draft, read + trial + self.teach((draft.candidate,), proposal.gate))
+        return Outcome(draft, read + self.teach((draft.candidate,), proposal.gate))
 
     def draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
         random = rng(self.plan.seed, proposal.n, proposal.operator)

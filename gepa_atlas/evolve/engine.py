@@ -30,8 +30,8 @@ from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal, Slo
 
 _BARREN = 60  # slots in a row without a single new rollout after which the search has nothing left to try
 _FINAL, _RETEST = -1, -2  # slot numbers under which the held-out test and the retest are reserved from the start
+_PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
 _CREDIT_SDS = 0.5  # a step earns its operator what it is above this many of its sd: harmless changes earn nothing
-_TRIAL = 3  # examples of those a proposer has read on which its draft is tried first
 _ACTIVE = 48  # candidates that can be bred from and are kept up to date; the rest is history
 
 
@@ -146,16 +146,6 @@ class Evolution:
                 return f"almost the same as candidate {other.id}, which was tried and not kept"
         return self._guard(candidate)
 
-    def trial(self, read: Sequence[Lesson]) -> tuple[tuple[str, int], ...]:
-        """Cells on which a draft first shows that it does what it was written for: what its parent did worst at of what was read."""
-        worst = sorted((x for x in read if x.after.value is not None and x.after.value < 1.0), key=lambda x: x.after.value or 0.0)
-        return tuple((x.example.id, 0) for x in worst[:_TRIAL])
-
-    def passes(self, read: Sequence[Lesson], trial: Sequence[Lesson]) -> bool:
-        """Whether a draft did better than its parent on its trial. Necessary, never sufficient: it is accepted on val examples only."""
-        before = {x.example.id: x.after.value or 0.0 for x in read}
-        return not trial or sum((x.after.value or 0.0) - before[x.example.id] for x in trial) > 0
-
     def _advance(self) -> None:
         """Move to the next phase once the present one wants nothing and nothing of it is in flight."""
         busy = any(p.kind is not SlotKind.IDLE for p in self._flying.values())
@@ -210,7 +200,7 @@ class Evolution:
         if entry.cells + self._n_with_pending(entry) - entry.n >= len(self.val):
             return False
         n = max(1, self._n_with_pending(entry))
-        return math.sqrt(self.belief.cell_var / n) > 0.6 * math.sqrt(self.belief.step_var)
+        return math.sqrt(self.belief.cell_var / n) > _PRECISION * math.sqrt(self.belief.step_var)
 
     def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
         parent = favourite if random.random() < 0.7 else self._lexicase(active, random)
@@ -337,8 +327,7 @@ class Evolution:
         """Upper bound of what a child slot takes: its gate cells, the lessons still to be read, and baselines nobody has paid yet."""
         unread = [e for e in read if (parent.id, e) not in self._reading]
         baselines = {e for e, _ in gate} | set(unread)
-        trial = min(_TRIAL, len(read))
-        return (len(gate) + len(unread) + trial) * self.plan.student_calls + len(baselines - self._baselines)
+        return (len(gate) + len(unread)) * self.plan.student_calls + len(baselines - self._baselines)
 
     def _least_cost(self) -> int:
         """What the cheapest child can cost at most: below it the search ends."""
@@ -395,10 +384,7 @@ class Evolution:
         if entry.n == 0:
             entry.active = False
             self._best_since += 1
-            if any(x.candidate_id == child.id for x in outcome.lessons):
-                self._rejected.setdefault(parent.id, []).append(child)
-                self.portfolio.credit(proposal.operator, 0.0, spent)
-            return self._decide(proposal, child.id, Status.NOT_ADDED, _why_unscored(child, outcome.lessons), spent)
+            return self._decide(proposal, child.id, Status.NOT_ADDED, _why_unscored(outcome.lessons), spent)
         chance, improvement = self._step(entry)
         self.portfolio.credit(proposal.operator, improvement, spent)
         if chance < 0.15:
@@ -512,9 +498,6 @@ def _near(a: Candidate, b: Candidate) -> bool:
     return left.keys() == right.keys() and all(similarity(left[k], right[k]) > 0.95 for k in left)
 
 
-def _why_unscored(child: Candidate, lessons: Sequence[Lesson]) -> str:
-    own = [x for x in lessons if x.candidate_id == child.id]
-    failed = [x.failure.reason for x in own if x.failure is not None]
-    if own and not failed:
-        return f"no better than its parent on the {len(own)} examples it was written for"
-    return f"none of its lessons was scored: {failed[0]}" if failed else "it was taught nothing"
+def _why_unscored(lessons: Sequence[Lesson]) -> str:
+    reasons = [lesson.failure.reason for lesson in lessons if lesson.failure is not None]
+    return f"none of its lessons was scored: {reasons[0]}" if reasons else "it was taught nothing"

@@ -81,9 +81,6 @@ def drive(plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20)
             if draft.candidate and (reason := evolution.refuse(proposal, draft.candidate)):
                 draft = Draft(None, reason)
             who = (draft.candidate,) if draft.candidate else ()
-            trial = [world.lesson(c, by_id[e], s) for c in who for e, s in evolution.trial(lessons)]
-            who = who if evolution.passes(lessons, trial) else ()
-            lessons += trial
         lessons += [world.lesson(c, by_id[e], s) for c in who for e, s in proposal.gate]
         evolution.tell(proposal, Outcome(draft, tuple(lessons)))
         spent.append(evolution.budget.spent)
