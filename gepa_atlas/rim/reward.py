@@ -58,7 +58,11 @@ class RIMReward:
         self.last_structured_rewards: list[AtlasRewardBreakdown] = []
         self._loop = _Loop()
         self._closer = weakref.finalize(self, self._loop.close)
-        self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape))
+        try:
+            self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop the private loop. Judging afterwards is an error."""
