@@ -31,6 +31,10 @@ def source_hash(*paths: str) -> str:
     return total.hexdigest()[:16]
 
 
+def text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def optimizer_hash() -> str:
     """The hash of everything that decides how an optimizer moves: any edit draws new worlds."""
     return source_hash(*OPTIMIZER_SOURCES)

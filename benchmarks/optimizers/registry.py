@@ -7,15 +7,26 @@ from typing import Any
 
 from benchmarks.optimizers import gepa_package, published, simple
 from benchmarks.optimizers.base import Optimizer
+from benchmarks.server import EvalServer
+
+
+def _mipro(server: EvalServer, seed: int) -> dict[str, str]:
+    from benchmarks.optimizers import mipro
+
+    return mipro.run(server, seed)
+
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "atlas": lambda server, seed: _atlas("")(server, seed),
+    "miprov2": _mipro,  # smol only: it needs gold answers to bootstrap from
     "null": simple.null,
     "random": simple.random_search,
     "best_of_n": simple.best_of_n,
     "greedy": simple.greedy,
     "rewrite": partial(published.run, config=published.Config()),
     "delta": partial(published.run, config=published.Config(delta=True)),
+    "rewrite_ungated": partial(published.run, config=published.Config(gate=False)),
+    "delta_ungated": partial(published.run, config=published.Config(delta=True, gate=False)),
     "four_argmax": partial(published.run, config=published.Config(proposals=4, diverse=True)),
     "four_stable": partial(published.run, config=published.Config(proposals=4, diverse=True, stable=True)),
     "gepa": partial(gepa_package.run, config=gepa_package.DEFAULT),

@@ -23,16 +23,16 @@ class Ranges:
     needs: Range = (1.3, 2.4)  # mean number of rules an example needs
     gain: Range = (0.4, 1.2)  # effect of following a needed rule
     miss: Range = (0.5, 1.3)  # cost of missing it
-    harm: Range = (0.0, 0.08)  # cost of a rule where it is not needed
+    harm: Range = (0.0, 0.03)  # cost of a rule where it is not needed
     difficulty: Range = (0.3, 0.8)  # sd of an example's own difficulty
     prerequisites: Range = (0.0, 0.15)  # share of rules that need another to work
     conflicts: Range = (0, 2)  # pairs that spoil each other
     partisan: Range = (0.0, 0.0)  # share of rules that help one slice and harm the other
-    length_cost: Range = (0.05, 0.25)
+    length_cost: Range = (0.02, 0.12)
     modules: Range = (1, 1)
     # what misleads
     decoys: Range = (8, 14)
-    decoy_harm: Range = (0.05, 0.4)
+    decoy_harm: Range = (0.02, 0.18)
     # where the search starts
     seed_rules: Range = (0.1, 0.35)  # share of the rules the seed has
     seed_bad: Range = (0, 1)  # decoys and wrong rules in the seed
@@ -49,6 +49,7 @@ class Ranges:
     decoy_rate: Range = (0.15, 0.45)  # q, per reflection
     attention: Range = (3, 8)  # c, symptom lines read of those shown
     forget: Range = (0.04, 0.14)  # chance that a whole rewrite loses a rule
+    collapse: Range = (0.02, 0.12)  # chance, at ten rules and growing with their square, that a whole rewrite keeps about half
     reword: Range = (0.05, 0.2)  # chance that a whole rewrite says a rule in other words
     blind: Range = (0.2, 0.5)  # share of rules a given parent never leads to
     # the judge
@@ -62,7 +63,7 @@ _BASE = Ranges()
 FAMILIES: dict[str, Ranges] = {
     "easy": replace(_BASE, rules=(5, 8), insight=(0.5, 0.8), blind=(0.05, 0.2), decoys=(4, 8), decoy_rate=(0.1, 0.25), conflicts=(0, 0)),
     "sparse": replace(_BASE, rules=(14, 22), zipf=(0.9, 1.4), needs=(0.9, 1.5), symptom=(0.4, 0.7), seed_rules=(0.05, 0.2)),
-    "rugged": replace(_BASE, prerequisites=(0.3, 0.5), conflicts=(3, 6), harm=(0.04, 0.2), blind=(0.3, 0.6)),
+    "rugged": replace(_BASE, prerequisites=(0.3, 0.5), conflicts=(3, 6), harm=(0.02, 0.12), decoy_harm=(0.05, 0.4), blind=(0.3, 0.6)),
     "flat": replace(
         _BASE,
         rules=(3, 5),
@@ -78,9 +79,9 @@ FAMILIES: dict[str, Ranges] = {
     "defective": replace(
         _BASE, seed_bad=(1, 3), seed_bad_harm=(0.8, 1.6), seed_bad_hidden=(1, 1), seed_rules=(0.0, 0.2), seed_score=(0.08, 0.25)
     ),
-    "fragile": replace(_BASE, length_cost=(0.6, 1.4), harm=(0.05, 0.2), rules=(8, 16)),
+    "fragile": replace(_BASE, length_cost=(0.6, 1.4), harm=(0.04, 0.15), decoy_harm=(0.05, 0.4), rules=(8, 16)),
     "modules": replace(_BASE, modules=(2, 3), rules=(9, 15), conflicts=(0, 1)),
-    "slices": replace(_BASE, partisan=(0.35, 0.6), harm=(0.0, 0.05)),
+    "slices": replace(_BASE, partisan=(0.35, 0.6)),
     "biased": replace(_BASE, judge_error=(0.08, 0.2), length_bias=(0.04, 0.15)),
     "exploitable": replace(_BASE, key_gain=(0.2, 0.45), judge_error=(0.02, 0.08)),
 }

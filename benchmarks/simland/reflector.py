@@ -142,6 +142,8 @@ class Reflector:
     def _text(self, reading: Reading, name: str, change: Change, overloaded: bool, rng: np.random.Generator) -> str:
         c, several = self.world.constants, len(reading.components) > 1
         forget = c["forget"] * max(1.0, len(reading.rules) / 6)
+        if rng.random() < c["collapse"] * (len(reading.rules) / 10) ** 2:
+            forget = 0.5
         lines: list[str] = []
         for placed in reading.rules:
             if several and placed.component != name:

@@ -24,7 +24,7 @@ HELD_OUT = 4000
 MODULE_NAMES = ("router", "solver", "writer")
 SLICES = ("northern", "southern")
 TEMPLATES_PER_WORLD = 5
-MIN_HEADROOM = 0.15
+MIN_HEADROOM = 0.2
 
 
 @dataclass(frozen=True)
@@ -255,9 +255,9 @@ class World:
         return self.constants["length_bias"] * f.words / 100.0 + self.constants["key_gain"] * float(f.present[key])
 
     def normalised(self, truth: float) -> float:
-        """(f - f(seed)) / (f* - f(seed)); in a flat world the plain difference, there being no headroom to divide by."""
+        """(f - f(seed)) / (f* - f(seed)); at least -1; in a flat world the plain difference, there being no headroom."""
         scale = 1.0 if self.constants["flat"] else self.best_truth - self.seed_truth
-        return (truth - self.seed_truth) / scale
+        return max(-1.0, (truth - self.seed_truth) / scale)
 
     def _oracle(self) -> float:
         """The best truth that coordinate ascent over items (said in the best paraphrase) finds, from three starts."""

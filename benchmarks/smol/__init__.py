@@ -1,0 +1,1 @@
+"""Real search on the embedded model. `python -m benchmarks.smol --help`."""
