@@ -61,8 +61,8 @@ def test_code_under_limits(tmp_path: Path) -> None:
     assert reward(judge, "open('big', 'wb').write(b'x' * 50_000)", spec=spec).value == 0.0
     leftover = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nwhile True: pass"
     assert reward(judge, leftover, spec=spec).value == 0.0
-    secret = "import os\nassert not [k for k in os.environ if k not in ('PATH', 'HOME', 'LANG', 'LC_CTYPE')]"
-    assert reward(judge, secret, spec=spec).value == 1.0
+    bare = "import os\nassert not [k for k in os.environ if k not in ('PATH', 'HOME', 'LANG', 'LC_CTYPE')]"
+    assert reward(judge, bare, spec=spec).value == 1.0
 
 
 def test_code_by_its_output() -> None:
@@ -76,6 +76,7 @@ def test_code_by_its_output() -> None:
 
 
 HAIKU = "Write a haiku"
+NTH = {"first_word": "so", "num_paragraphs": 2, "nth_paragraph": 2}
 FOLLOWED: list[tuple[str, dict[str, Any], str, str]] = [
     ("change_case:capital_word_frequency", {"capital_relation": "less than", "capital_frequency": 2}, "One BIG word", "TWO BIG words"),
     ("change_case:english_capital", {}, "ALL OF IT", "Not all"),
@@ -102,7 +103,7 @@ FOLLOWED: list[tuple[str, dict[str, Any], str, str]] = [
     ("language:response_language", {"language": "mr"}, "ही एक कविता आहे", "a poem"),
     (
         "length_constraints:nth_paragraph_first_word",
-        {"first_word": "so", "num_paragraphs": 2, "nth_paragraph": 2},
+        NTH,
         "a\n\nSo it is",
         "a\n\nIt is",
     ),
@@ -130,7 +131,7 @@ def test_instructions(name: str, kwargs: dict[str, Any], good: str, bad: str) ->
     ("code", "text"),
     [
         ("de", "Das ist nicht die Antwort auf mit der Frage"),
-        ("es", "El perro de la casa que los niños no ven"),
+        ("es", "El perro de la casa que no ven"),
         ("ru", "Это стихотворение"),
     ],
 )
