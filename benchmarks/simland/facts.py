@@ -56,8 +56,8 @@ def _below(r: Run) -> float:
 ALL, NOISY = tuple(NOISES), ("light", "medium", "heavy")
 FACTS = (
     Fact("minibatch 3 beats naive minibatch 100", "Combee 2604.04247", "gepa", "gepa:minibatch=100", HEADROOM, ALL, 2000, _gain),
-    Fact("item edits beat whole rewrites, no gate", "ACE 2510.04618", "delta_ungated", "rewrite_ungated", ("sparse", "easy"), ALL, 600, _gain),
-    Fact("item edits beat whole rewrites, gated", "ACE 2510.04618", "delta", "rewrite", ("sparse", "easy"), ALL, 3000, _gain),
+    Fact("item edits beat rewrites, no gate", "ACE 2510.04618", "delta_ungated", "rewrite_ungated", ("sparse", "easy"), ALL, 600, _gain),
+    Fact("item edits beat rewrites, gated", "ACE 2510.04618", "delta", "rewrite", ("sparse", "easy"), ALL, 3000, _gain),
     Fact("diversity needs stable selection", "ESPO 2026", "four_stable", "four_argmax", HEADROOM, ("medium", "heavy"), 2000, _gain),
     Fact("2x4 has a smaller val-test gap than 1x1", "gepa blog 2026-07", "gepa", "gepa:parents=2+mutations=4", HEADROOM, NOISY, 3000, _gap),
     Fact("flat: gepa under the seed in about half", "2604.14585", "gepa", None, ("flat",), NOISY, 1000, _below, bar=0.35),

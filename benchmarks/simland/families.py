@@ -71,6 +71,7 @@ FAMILIES: dict[str, Ranges] = {
         conflicts=(0, 0),
         prerequisites=(0.0, 0.0),
         harm=(0.0, 0.02),
+        decoy_harm=(0.05, 0.4),
         seed_rules=(1.0, 1.0),
         seed_bad=(0, 0),
         seed_score=(0.35, 0.8),
