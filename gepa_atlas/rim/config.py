@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from gepa_atlas.errors import ConfigError
+from gepa_atlas.rim.compare import CompareSettings
 from gepa_atlas.rim.judges.base import JudgeSettings
 from gepa_atlas.rim.registry import read_judge
 from gepa_atlas.settings import Settings
@@ -63,6 +64,7 @@ class RimConfig(Settings):
     escalate: Escalate | None = None
     profile: str | None = None  # what `rim calibrate --labels` wrote: weights, bias and noise by judge, and the map to a probability
     watch: AnyJudge | None = None  # scored and recorded beside the panel, never pooled: the gap to it shows rewards being gamed
+    compare: CompareSettings | None = None  # also compares the two sides of a delta, in both orders
     bounds: Bounds | None = None
     concurrency: int = Field(default=64, ge=1)  # judge calls at once, where the panel is used on its own (RIMReward)
 

@@ -13,6 +13,7 @@ from typing import Any
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.ports import Case, ChatModel, Judge
 from gepa_atlas.rim import meter
+from gepa_atlas.rim.compare import Comparer, Comparison
 from gepa_atlas.rim.config import Bounds, RimConfig
 from gepa_atlas.rim.judges.base import ANSWER, GUIDANCE, SPEC, Door, JudgeSettings, missing
 from gepa_atlas.rim.pooled import Plain, Pooler, bounded, calibrated
@@ -48,6 +49,7 @@ class Delta:
     after: Reward
     missing: Failure | None = None
     escalated: bool = False
+    comparison: Comparison | None = None
 
 
 class Panel:
@@ -67,6 +69,7 @@ class Panel:
         second: Tier | None = None,
         watch: Seat | None = None,
         bounds: Bounds | None = None,
+        comparer: Comparer | None = None,
         pooler: Pooler | None = None,
     ) -> None:
         if not seats:
@@ -76,6 +79,7 @@ class Panel:
         self.second = second
         self.watch = watch
         self.bounds = bounds
+        self.comparer = comparer
         self.pooler = pooler or Plain()
 
     @property
@@ -88,7 +92,8 @@ class Panel:
         tier = [self.second.disagreement, self.second.margin] if self.second else None
         bounds = self.bounds.model_dump() if self.bounds else None
         seats = [[s.judge.name, s.judge.identity, s.weight, sorted(s.needs)] for s in self.all_seats]
-        return digest([seats, self.quorum, tier, bounds, self.pooler.identity, self.watch is not None], 32)
+        compare = self.comparer and self.comparer.identity
+        return digest([seats, self.quorum, tier, bounds, self.pooler.identity, self.watch is not None, compare], 32)
 
     @property
     def needs_answer(self) -> bool:
@@ -130,7 +135,8 @@ class Panel:
             return Delta(0.0, 0.0, was, now)
         known = was.uncertainty is not None and now.uncertainty is not None
         error = math.hypot(was.uncertainty or 0.0, now.uncertainty or 0.0) if known else None
-        return Delta(now.value - was.value, error, was, now, None, why is not None)
+        pointwise = Delta(now.value - was.value, error, was, now, None, why is not None)
+        return pointwise if self.comparer is None else await _compared(pointwise, self.comparer, sides)
 
     # -- tiers ---------------------------------------------------------------------------------------------------------------
 
@@ -185,6 +191,17 @@ class Panel:
         return Reward(min(1.0, max(0.0, value)), kept, why, doubt)
 
 
+async def _compared(pointwise: Delta, comparer: Comparer, sides: tuple[Case, Case]) -> Delta:
+    """The pointwise delta averaged with what a comparison in both orders says; without it when the comparison failed, as it says."""
+    said = await comparer.compare(*sides)
+    if said.value is None or pointwise.value is None:
+        return replace(pointwise, comparison=said)
+    weight = comparer.settings.weight
+    value = (pointwise.value + weight * said.value) / (1 + weight)
+    # How often one comparison in both orders is wrong is not known here, so the error of the whole is not either.
+    return replace(pointwise, value=value, error=None, comparison=said)
+
+
 def _same_fields(before: Case, after: Case) -> tuple[Case, Case]:
     """Both cases without what only one of them has: a judge could tell them apart by it."""
     shared = dict(before.inputs).keys() & dict(after.inputs).keys()
@@ -230,4 +247,12 @@ def build_panel(config: RimConfig, *, model: Callable[[Any], ChatModel], base_di
     second = Tier(tuple(map(seat, more.judges)), more.disagreement, more.margin) if more else None
     pooler = calibrated(door.base_dir / config.profile, config) if config.profile else None
     watch = seat(config.watch) if config.watch else None
-    return Panel(list(map(seat, config.judges)), quorum=config.quorum, second=second, watch=watch, bounds=config.bounds, pooler=pooler)
+    return Panel(
+        list(map(seat, config.judges)),
+        quorum=config.quorum,
+        second=second,
+        watch=watch,
+        bounds=config.bounds,
+        comparer=config.compare.build(door) if config.compare else None,
+        pooler=pooler,
+    )

@@ -53,6 +53,20 @@ def read_reply(text: str) -> Reading:
     )
 
 
+_PREFERENCES = {"first": -1, "tie": 0, "second": 1}
+
+
+def read_preference(text: str) -> tuple[int, str] | None:
+    """(-1 first, 0 tie, 1 second; why) of a comparison, or None when none, or two different ones, are there."""
+    if len(text) > _MAX_CHARS:
+        text = text[: _MAX_CHARS // 2] + "\n" + text[-_MAX_CHARS // 2 :]
+    documents = [d for d in _documents(text) if "preference" in d]
+    said = {str(d["preference"]) for d in documents}
+    if len(said) != 1 or not said <= _PREFERENCES.keys():
+        return None
+    return _PREFERENCES[said.pop()], _text(documents[-1].get("rationale"))
+
+
 def _refused(value: Any) -> str | None:
     """Why `value` is not a score, or None. An integer too large for a float is out of range like any other."""
     if isinstance(value, bool) or not isinstance(value, int | float):

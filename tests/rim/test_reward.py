@@ -330,6 +330,31 @@ def test_tier_two_is_added_where_tier_one_disagrees() -> None:
         assert rim.evaluate("q", "an answer").score == pytest.approx(0.55)
 
 
+def test_a_comparison_is_asked_in_both_orders() -> None:
+    def honest(request: ChatRequest) -> str:
+        data = document(request)
+        if "first" not in data:
+            return grade(0.5)
+        return json.dumps({"preference": "first" if len(data["first"]) > len(data["second"]) else "second", "rationale": "longer"})
+
+    def biased(request: ChatRequest) -> str:
+        return json.dumps({"preference": "first"}) if "first" in document(request) else grade(0.5)
+
+    def silent(request: ChatRequest) -> str:
+        return "no" if "first" in document(request) else grade(0.5)
+
+    config = {"judges": ["llm"], "compare": {"model": "0", "weight": 1}}
+    for reply, value, flipped in ((honest, 0.5, False), (biased, 0.0, True), (silent, 0.0, False)):
+        model = Model(reply)
+        with reward(config, model) as rim:
+            delta = rim.delta("q", "short", "a longer answer")
+            assert delta.comparison is not None
+            assert (delta.value, delta.comparison.flipped, delta.comparison.value is None) == (value, flipped, reply is silent)
+            assert rim.delta("q", "a longer answer", "short").value == -value
+            assert rim.delta("q", "same", "same").value == 0.0
+            assert rim.delta("q", "", "an answer").value == 0.75  # the floor: 0 before, .5 after, and better by comparison
+
+
 def test_a_watching_judge_is_recorded_and_not_pooled() -> None:
     fooled, sober = Model(lambda r: grade(0.9)), Model(lambda r: grade(0.2), identity="sober")
     config = {"judges": [{"type": "llm", "model": "0"}], "watch": {"type": "llm", "name": "watch", "model": "1"}}

@@ -97,23 +97,26 @@ class LlmSettings(JudgeSettings):
         return LlmJudge(self.called, identity, ANSWER in self.needs, self, model, prompt, wanted)
 
     def prompt(self, base_dir: Path) -> str:
-        where = f"rim.judges.{self.called}.rubric"
-        if self.rubric in RUBRICS:
-            rubric = (PROMPTS / f"{self.rubric}.md").read_text("utf-8")
-        elif self.rubric.endswith(".md"):
-            path = base_dir / self.rubric
-            if not path.is_file():
-                raise ConfigError(f"{where}: there is no file {path}; correct the path (it is relative to the configuration)")
-            rubric = path.read_text("utf-8")
-        else:
-            raise ConfigError(f"{where}: {self.rubric!r} is neither one of {', '.join(RUBRICS)} nor the path of a .md file")
-        criterion = f"What decides on this task in particular:\n{self.criterion.strip()}" if self.criterion.strip() else ""
-        frame = (PROMPTS / "frame.md").read_text("utf-8")
         flags = ""
         if self.penalties:
             lines = (f'- "{name}" when {FLAGS[name]}' for name in sorted(self.penalties))
             flags = "\nAdd `flags`, a list (empty when none applies):\n" + "\n".join(lines)
-        return texts.fill(frame, {"rubric": rubric.strip(), "criterion": criterion, "flags": flags})
+        frame = (PROMPTS / "frame.md").read_text("utf-8")
+        return texts.fill(frame, {"rubric": self.rubric_text(base_dir), "criterion": self.criterion_text(), "flags": flags})
+
+    def rubric_text(self, base_dir: Path) -> str:
+        where = f"rim.judges.{self.called}.rubric"
+        if self.rubric in RUBRICS:
+            return (PROMPTS / f"{self.rubric}.md").read_text("utf-8").strip()
+        if not self.rubric.endswith(".md"):
+            raise ConfigError(f"{where}: {self.rubric!r} is neither one of {', '.join(RUBRICS)} nor the path of a .md file")
+        path = base_dir / self.rubric
+        if not path.is_file():
+            raise ConfigError(f"{where}: there is no file {path}; correct the path (it is relative to the configuration)")
+        return path.read_text("utf-8").strip()
+
+    def criterion_text(self) -> str:
+        return f"What decides on this task in particular:\n{self.criterion.strip()}" if self.criterion.strip() else ""
 
 
 def on_the_floor(case: Case) -> bool:
