@@ -60,8 +60,8 @@ class Budget:
 class Purse:
     """Tokens and dollars of real calls, by role. The edge asks before each call and settles after it.
 
-    A reservation is the largest usage seen so far for the role, so a limit can be passed by no more than one call's growth;
-    `worst` (prompt characters / 2 + max_tokens, given by the caller) bounds the first ones.
+    A call holds its worst case (prompt characters / 2 + max_tokens, given by the caller) until calls of its role have been seen; then at
+    most twice the largest of them. Dollars are held at the largest price seen for the role.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -70,6 +70,7 @@ class Purse:
         self._held_tokens = 0
         self._held_dollars = 0.0
         self._largest_dollars: dict[Role, float] = {}
+        self._largest_tokens: dict[Role, int] = {}
 
     @property
     def total(self) -> Usage:
@@ -81,6 +82,8 @@ class Purse:
     def hold(self, role: Role, worst_tokens: int) -> tuple[int, float]:
         """Reserve one call, or raise BudgetExhausted. Returns the hold, to be given back to `settle`."""
         known = self.total
+        if role in self._largest_tokens:
+            worst_tokens = min(worst_tokens, 2 * self._largest_tokens[role])
         if self.limits.tokens is not None and (known.tokens or 0) + self._held_tokens + worst_tokens > self.limits.tokens:
             raise BudgetExhausted(
                 f"the token limit of {self.limits.tokens} leaves no room for a {role} call of up to {worst_tokens} tokens"
@@ -101,5 +104,7 @@ class Purse:
 
     def add(self, role: Role, usage: Usage) -> None:
         self.by_role[role] = self.by_role.get(role, Usage()) + usage
+        if usage.tokens:
+            self._largest_tokens[role] = max(self._largest_tokens.get(role, 0), usage.tokens)
         if usage.dollars is not None:
             self._largest_dollars[role] = max(self._largest_dollars.get(role, 0.0), usage.dollars)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gepa_atlas.budget import Limits, Purse
-from gepa_atlas.errors import AtlasError, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent, Transient
+from gepa_atlas.errors import AtlasError, BudgetExhausted, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent, Transient
 from gepa_atlas.lanes import Lane, Retry
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import scrub, scrub_json
@@ -34,6 +34,8 @@ _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
 class Draining(AtlasError):
     """The run is stopping: no new call is made. Control flow between `Calls.drain` and the loop; never shown to a user."""
 
+
+BUDGET_EXHAUSTED = "budget_exhausted"  # the kind of a call that a limit refused: recorded, never made
 
 Happening = Literal["started", "retried", "settled", "failed", "dropped", "replayed", "shared"]
 
@@ -164,7 +166,13 @@ class Calls:
     # -- one call ------------------------------------------------------------------------------------------------------
 
     async def _fly(self, call: _Call) -> None:
-        hold = self.spent.hold(call.role, call.worst_tokens)
+        try:
+            hold = self.spent.hold(call.role, call.worst_tokens)
+        except BudgetExhausted as error:  # recorded like an answer, so that a replay is refused at the same call
+            await self._tape.intend(call.key, call.role, call.slot, 0)
+            body = {"kind": BUDGET_EXHAUSTED, "reason": str(error), "transient": False}
+            await self._settle(call, Entry("failed", body, Usage(), 0))
+            return
         usage = Usage()
         try:
             usage = await self._call(call)
@@ -307,8 +315,10 @@ def _kinds(base: type[CallError]) -> dict[str, type[CallError]]:
     return found
 
 
-def _error(body: dict[str, Any]) -> CallError:
+def _error(body: dict[str, Any]) -> CallError | BudgetExhausted:
     """The recorded error again, as its own class."""
+    if body["kind"] == BUDGET_EXHAUSTED:
+        return BudgetExhausted(body["reason"])
     kind = _kinds(CallError).get(body["kind"], Transient if body["transient"] else Permanent)
     return kind(body["reason"])
 

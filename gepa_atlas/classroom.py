@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from gepa_atlas.calls import BUDGET_EXHAUSTED
 from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Agent, Case
 from gepa_atlas.protocols.base import TeachingProtocol
@@ -64,7 +65,8 @@ class Classroom:
         except CallError as error:
             attempt = Attempt.failed(error.kind, str(error))
         except BudgetExhausted as error:
-            attempt = Attempt.failed("budget_exhausted", str(error))
+            attempt = Attempt.failed(BUDGET_EXHAUSTED, str(error))
+            return Side(attempt, await self._judge(example, attempt, task.guidance), "")  # never made, so no rollout
         return Side(attempt, await self._judge(example, attempt, task.guidance), self._request(task))
 
     async def _judge(self, example: Example, attempt: Attempt, guidance: Guidance) -> Reward:

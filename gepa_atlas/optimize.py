@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gepa_atlas.budget import Limits
-from gepa_atlas.calls import SLOT, Calls, Draining
+from gepa_atlas.calls import BUDGET_EXHAUSTED, SLOT, Calls, Draining
 from gepa_atlas.classroom import Classroom
 from gepa_atlas.data import Dataset
 from gepa_atlas.errors import AgentUnusable, Outage
@@ -164,6 +164,7 @@ class _Search:
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
         self.began = time.monotonic()
         self.failed = 0
+        self.refused: str | None = None  # the limit that refused a call
 
     async def go(self) -> Result:
         try:
@@ -210,7 +211,7 @@ class _Search:
             return
         number = _before(self.evolution.asked)
         planned_earlier = self.replayed > 0 and self.evolution.asked < self.replayed + self.experiment.plan.width
-        reason = self.stops.get(number) or (None if planned_earlier else self._limit_reached())
+        reason = self.stops.get(number) or self.refused or (None if planned_earlier else self._limit_reached())
         if reason is not None:
             await self.store.tell(number, "stop", {"reason": reason})
             self.evolution.stop(reason)
@@ -273,7 +274,9 @@ class _Search:
 
     def _check_errors(self, outcome: Outcome) -> None:
         """Too many failures end the run before the slot is told, so that a resume tries these calls again."""
-        failed = [lesson.failure for lesson in outcome.lessons if lesson.failure is not None]
+        reasons = [lesson.failure for lesson in outcome.lessons if lesson.failure is not None]
+        failed = [reason for reason in reasons if reason.kind != BUDGET_EXHAUSTED]
+        self.refused = next((reason.reason for reason in reasons if reason.kind == BUDGET_EXHAUSTED), self.refused)
         total = len(self.lessons) + len(outcome.lessons)
         if total >= _ENOUGH_LESSONS and failed and self.failed + len(failed) > self.experiment.error_share * total:
             raise Outage(

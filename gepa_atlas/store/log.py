@@ -125,7 +125,7 @@ class Index:
         self.usage[role] = self.usage.get(role, Usage()) + Usage.from_json(head["usage"])
         if key not in self._settled:
             self._settled.add(key)
-            self.by_role[role] += 1
+            self.by_role[role] += head["attempts"] > 0  # a call that a limit refused was never made
         self.answers[key] = number
         if head["status"] == "failed":
             self.failed.add(number)
