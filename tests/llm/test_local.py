@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import pytest
 from gepa_atlas.errors import BadRequest, ConfigError
 from gepa_atlas.llm import llamacpp
 from gepa_atlas.llm.local import IM_END, IM_START, LocalModel, LocalParams, _chat, _text, stop
+from gepa_atlas.llm.openai_compatible import OpenAIModel, OpenAIParams
 from gepa_atlas.llm.registry import build_model
 from gepa_atlas.ports import ChatRequest, Completion
 from gepa_atlas.types import Message
@@ -162,6 +164,19 @@ def test_nothing_is_written_to_the_terminal_and_the_process_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
+
+
+def test_another_process_reaches_it_over_loopback(reference: list[tuple[object, ...]]) -> None:
+    command = [sys.executable, "-W", "error", "-m", "gepa_atlas.llm.local"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        url = served.stdout.readline().strip()
+        remote = OpenAIModel(OpenAIParams(model="local", base_url=url))
+        found = asyncio.run(remote.complete(REQUESTS[2]))
+        served.send_signal(signal.SIGINT)
+        out, err = served.communicate(timeout=30)
+    assert bits(found) == reference[2]
+    assert (served.returncode, out, err) == (0, "", "")
 
 
 def test_missing_packages_are_named_with_the_two_commands(monkeypatch: pytest.MonkeyPatch) -> None:
