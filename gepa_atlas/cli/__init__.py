@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gepa_atlas.cli import optimize, rim, runs
+from gepa_atlas.cli import evaluate, optimize, rim, runs
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command("optimize", epilog=optimize.EPILOG)(optimize.optimize)
 app.command("check", epilog=optimize.CHECK_EPILOG)(optimize.check)
 app.command("report")(runs.report)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(rim.app, name="rim")
 

@@ -40,7 +40,7 @@ def score(
         scores, infos = rim([r["prompt"] for r in rows], [r["response"] for r in rows], True, ground_truths=golds)
     lines = [{"score": value, **info} for value, info in zip(scores, infos, strict=True)]
     if json_out is not None:
-        _write(json_out, lines[0] if dataset is None else lines)
+        write_json(json_out, lines[0] if dataset is None else lines)
     for line in lines[:20]:
         reason = f" ({line['missing']['kind']}: {line['missing']['reason']})" if line["missing"] else ""
         say(f"reward {'none' if line['score'] is None else format(line['score'], '.3f')}{reason}")
@@ -87,7 +87,7 @@ def calibrate(
 
         fitted, figures["pairs"] = calibrate_pairs(load_pairs(pairs))
     profile = Profile({**profile.source, "row_digests": digests}, profile.contests, points, figures, fitted)
-    _write(out, profile.to_json())
+    write_json(out, profile.to_json())
     for name, part in figures.items():
         say(f"{name}:")
         for key, value in part.items():
@@ -133,7 +133,7 @@ def bench(
         assert pairs is not None
         result = bench_pairs(load_pairs(pairs), fitted.pairs if fitted else None)
     if json_out is not None:
-        _write(json_out, result)
+        write_json(json_out, result)
     if not result["meta"]["held_out"]:
         say(f"note: {result['meta']['rows_the_profile_was_fitted_on']} of these rows were used to fit the profile; the figures flatter it")
     for line in _table(result["rows"]):
@@ -168,7 +168,7 @@ def audit(
     panel.check(examples[:limit])
     found = asyncio.run(run(panel, examples[:limit], wrong=wrong, slack=slack))
     if json_out is not None:
-        _write(json_out, found)
+        write_json(json_out, found)
     for kind, share in found["caught"].items():
         say(f"{kind}: {share:.0%} caught")
     for miss in found["missed"][:10]:
@@ -212,7 +212,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def _write(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     from gepa_atlas.store.exports import atomic_write
 
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
