@@ -66,13 +66,15 @@ def mean_of(values: Sequence[float]) -> float:
 
 
 def _stable(table: Sequence[Sequence[float]], pool: Sequence[dict[str, str]], rng: random.Random) -> int:
-    """The candidate that wins most of 20 bootstrap resamples of the examples; the shorter one when it is close."""
+    """The candidate that beats the incumbent in most of 20 bootstrap resamples, if in three of four; ties to the shorter prompt."""
     n, wins = len(table[0]), [0] * len(pool)
     for _ in range(20):
         draw = [rng.randrange(n) for _ in range(n)]
-        wins[max(range(len(pool)), key=lambda i: (sum(table[i][j] for j in draw), -_size(pool[i])))] += 1
-    top = max(range(len(pool)), key=lambda i: (wins[i], -_size(pool[i])))
-    return top if wins[top] >= 12 else 0
+        bar = sum(table[0][j] for j in draw)
+        for i in range(1, len(pool)):
+            wins[i] += sum(table[i][j] for j in draw) > bar
+    top = max(range(1, len(pool)), key=lambda i: (wins[i], -_size(pool[i])))
+    return top if wins[top] >= 15 else 0
 
 
 def _size(texts: dict[str, str]) -> int:
