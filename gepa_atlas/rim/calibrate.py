@@ -74,7 +74,7 @@ def _contest(names: tuple[str, ...], scores: Array, most: int) -> tuple[Contest,
         right, calls, log_odds = (np.concatenate(part) for part in (tally.right, tally.calls, tally.log_odds))
         error = float(calls.std() / np.sqrt(len(calls) / starts))
         plan = Plan(order[: stages[-1]], stages, threshold)
-        plans.append(Planned(plan, float(calls.mean()), error, float(right.mean()), Platt.fit(log_odds, right)))
+        plans.append(Planned(plan, float(calls.mean()), error, float(right.mean()), Platt.fit(log_odds, right).halfway()))
     atlas = _best_pair(names, scores)
     best = max(plans, key=lambda p: p.accuracy)
     figures = {

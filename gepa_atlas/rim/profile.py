@@ -50,6 +50,12 @@ class Platt:
                 break
         return cls(max(float(beta[0]), 1e-3), float(beta[1]))
 
+    def halfway(self) -> Platt:
+        """Half-way back to the identity, for log-odds that are close to calibrated as they are: fitted on a few hundred questions the
+        map chases noise (mean error over twelve halves of the RewardBench-2 bank and eight plans: .027 fitted, .025 untouched, .025
+        half-way, whose worst case is the lowest)."""
+        return Platt(1 + 0.5 * (self.slope - 1), 0.5 * self.shift)
+
     def to_json(self) -> list[float]:
         return [round(self.slope, 6), round(self.shift, 6)]
 
