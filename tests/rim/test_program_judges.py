@@ -204,7 +204,7 @@ def test_judges_never_raise_and_identical_outputs_have_no_delta(output: str, ans
     assert (delta.value, delta.error) == (0.0, 0.0)
 
 
-def test_a_thousand_rewards(record_property: Any) -> None:
+def test_a_thousand_rewards(record_testsuite_property: Any) -> None:
     """The figure is recorded, not asserted: `pytest --junitxml` shows it; about 0.1 ms each on two busy cores."""
     judges = panel("exact", {"type": "choice", "labels": ["yes", "no"]}, "number", {"type": "regex", "pattern": r"\d+"})
     cases = [Case(Example(f"e{i}", "how many?", (str(i),)), f"the answer is {i}") for i in range(1000)]
@@ -214,5 +214,5 @@ def test_a_thousand_rewards(record_property: Any) -> None:
 
     started = time.perf_counter()
     values = asyncio.run(run())
-    record_property("milliseconds_per_reward", round(time.perf_counter() - started, 4))
+    record_testsuite_property("milliseconds_per_reward", round(time.perf_counter() - started, 4))
     assert values == [0.5] * 1000

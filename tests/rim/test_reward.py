@@ -196,14 +196,14 @@ def test_permanent_errors_stay_with_their_item() -> None:
         assert rim(["q"] * 3, ["a", "bad", "c"]) == [0.5, None, 0.5]
 
 
-def test_throughput_of_the_batch(record_property: Any) -> None:
+def test_throughput_of_the_batch(record_testsuite_property: Any) -> None:
     """The figure is recorded: total over ideal (1,000 items, 20 ms, 64 at once) on whatever machine this is."""
     model = Model(lambda r: grade(0.5), delay=0.02)
     with reward({"judges": ["llm"], "concurrency": 64}, model) as rim:
         rim(["q"] * 64, [f"warm {i}" for i in range(64)])
         started = time.perf_counter()
         assert rim(["q"] * 1000, [f"answer {i}" for i in range(1000)]) == [0.5] * 1000
-        record_property("times_ideal", round((time.perf_counter() - started) / (0.02 * 1000 / 64), 3))
+        record_testsuite_property("times_ideal", round((time.perf_counter() - started) / (0.02 * 1000 / 64), 3))
     assert len(model.asked) == 1064
 
 
