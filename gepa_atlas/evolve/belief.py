@@ -22,11 +22,12 @@ class Belief:
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
-        # pseudo-observations: ten cells of residual variance 0.2 with rho 0.5, four steps of sd 0.2
+        # pseudo-observations: ten cells of residual variance 0.2 with rho 0.5, four steps of sd 0.14
         self._xx = self._yy = 10 * 0.2
         self._xy = 0.5 * self._xx
         self._cells = 10.0
-        self._step_sum, self._step_sq, self._steps = 0.0, 4 * 0.04, 4.0
+        self._step_sum, self._step_sq, self._steps = 0.0, 4 * 0.02, 4.0
+        self._step_of: dict[int, tuple[float, float, float]] = {}  # entry -> what it has put into the three sums
 
     @property
     def rho(self) -> float:
@@ -48,23 +49,38 @@ class Belief:
 
     @property
     def step_var(self) -> float:
-        return max(self._step_sq / self._steps - self.step_mean**2, 1e-4)
+        """Excess of observed steps over what their own noise explains: the moment estimate, floored."""
+        return max(self._step_sq / self._steps - self.step_mean**2, 4e-4)
 
     def learn(self, entry: Entry, columns: np.ndarray) -> None:
         """Take newly measured val columns of an entry into the moments and into the posterior of everything active."""
         current = self.archive.active()
         for known in current if entry.active else [*current, entry]:
             self._sums(known)
-        first = entry.cells == len(columns)
         self.update(entry)
         self._moments(entry, columns)
-        if first and entry.parent is not None:
-            step = entry.mean - self.archive.entries[entry.parent].mean
-            self._step_sum += step
-            self._step_sq += step * step + min(entry.var, self.step_var)
-            self._steps += 1
+        self._learn_step(entry)
         for known in current:
             self.update(known)
+
+    def _learn_step(self, entry: Entry) -> None:
+        """The step from parent to child as it was seen, less the variance that noise alone gives it; more cells weigh more."""
+        if entry.parent is None:
+            return
+        parent = self.archive.entries[entry.parent]
+        step = self._evidence(entry, parent.mean) - parent.mean
+        noise = self.cell_var / entry.n + parent.var
+        weight = entry.n / (entry.n + 12.0)
+        new = (weight * step, weight * (step * step - noise), weight)
+        old = self._step_of.get(entry.index, (0.0, 0.0, 0.0))
+        self._step_of[entry.index] = new
+        self._step_sum += new[0] - old[0]
+        self._step_sq += new[1] - old[1]
+        self._steps += new[2] - old[2]
+
+    def _evidence(self, entry: Entry, level: float) -> float:
+        """Mean of z over the entry's observations: effects removed, the parent's residuals as control variate."""
+        return (entry.effect_sum - self.rho * (entry.shared_sum - entry.shared_n * level)) / entry.n
 
     def update(self, entry: Entry) -> None:
         """The posterior of one entry from its sums and its parent's posterior."""
@@ -77,7 +93,7 @@ class Belief:
             self.archive.move(entry, prior_mean)
             entry.var = prior_var
             return
-        z = (entry.effect_sum - self.rho * (entry.shared_sum - entry.shared_n * level)) / entry.n
+        z = self._evidence(entry, level)
         precision = 1 / prior_var + entry.n / self.cell_var
         self.archive.move(entry, (prior_mean / prior_var + z * entry.n / self.cell_var) / precision)
         entry.var = 1 / precision

@@ -30,6 +30,7 @@ from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal, Slo
 
 _BARREN = 60  # slots in a row without a single new rollout after which the search has nothing left to try
 _FINAL, _RETEST = -1, -2  # slot numbers under which the held-out test and the retest are reserved from the start
+_ENOUGH = 24  # val observations with which a candidate is bred from in any case; the final race measures the best ones further
 _PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
 _CREDIT_SDS = 0.5  # a step earns its operator what it is above this many of its sd: harmless changes earn nothing
 _ACTIVE = 48  # candidates that can be bred from and are kept up to date; the rest is history
@@ -200,6 +201,8 @@ class Evolution:
         if entry.cells + self._n_with_pending(entry) - entry.n >= len(self.val):
             return False
         n = max(1, self._n_with_pending(entry))
+        if n >= _ENOUGH:
+            return False
         return math.sqrt(self.belief.cell_var / n) > _PRECISION * math.sqrt(self.belief.step_var)
 
     def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
