@@ -20,11 +20,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gepa_atlas.budget import Limits, Purse
-from gepa_atlas.errors import AtlasError, BudgetExhausted, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent, Transient
+from gepa_atlas.errors import (
+    AtlasError,
+    BudgetExhausted,
+    CallError,
+    CallTimeout,
+    ConfigError,
+    ContractError,
+    Garbled,
+    Outage,
+    Permanent,
+)
 from gepa_atlas.lanes import Lane, Retry
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import scrub, scrub_json
-from gepa_atlas.tape import SLOT, Charge, Entry, MemoryTape, Tape
+from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
 from gepa_atlas.types import Attempt, Role, Task, Usage, canonical, digest
 
 Reply = tuple[dict[str, Any], Usage]
@@ -34,8 +44,6 @@ _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
 class Draining(AtlasError):
     """The run is stopping: no new call is made. Control flow between `Calls.drain` and the loop; never shown to a user."""
 
-
-BUDGET_EXHAUSTED = "budget_exhausted"  # the kind of a call that a limit refused: recorded, never made
 
 Happening = Literal["started", "retried", "settled", "failed", "dropped", "replayed", "shared"]
 
@@ -95,6 +103,8 @@ class Calls:
         self._flights: dict[str, asyncio.Task[None]] = {}
         self._first_slot: dict[str, int] = {}
         self._rollout_keys: dict[int, set[str]] = {}
+        self._reserved = 0  # calls with a reservation in the purse
+        self._given_back = asyncio.Event()
         self._restore(tape.charges())
 
     async def make(
@@ -120,7 +130,7 @@ class Calls:
             await asyncio.shield(flight)
         self._used(call, entry, replayed=not shared)
         if entry.status == "failed":
-            raise _error(entry.body)
+            raise recorded_error(entry.body)
         return entry.body
 
     def use(self, tape: Tape) -> None:
@@ -167,19 +177,36 @@ class Calls:
 
     async def _fly(self, call: _Call) -> None:
         try:
-            hold = self.spent.hold(call.role, call.worst_tokens)
+            hold = await self._reserve(call)
         except BudgetExhausted as error:  # recorded like an answer, so that a replay is refused at the same call
             await self._tape.intend(call.key, call.role, call.slot, 0)
-            body = {"kind": BUDGET_EXHAUSTED, "reason": str(error), "transient": False}
-            await self._settle(call, Entry("failed", body, Usage(), 0))
+            await self._settle(call, Entry("failed", error_body(error), Usage(), 0))
             return
         usage = Usage()
         try:
-            usage = await self._call(call)
-        except BaseException:
-            self.spent.settle(call.role, hold, Usage())
-            raise
-        self.spent.settle(call.role, hold, self._countable(usage, call.worst_tokens))
+            usage = self._countable(await self._call(call), call.worst_tokens)
+        finally:
+            self._reserved -= 1
+            self._given_back.set()
+            try:
+                self.spent.settle(call.role, hold, usage)
+            except BudgetExhausted as error:
+                raise _unpriced(call.role, error) from None
+
+    async def _reserve(self, call: _Call) -> tuple[int, float]:
+        """Room in the purse for the worst case of this call. While there is none, calls under way are awaited: most of what was reserved
+        for them is given back."""
+        while True:
+            try:
+                hold = self.spent.hold(call.role, call.worst_tokens)
+                self._reserved += 1
+                return hold
+            except BudgetExhausted:
+                if not self._reserved:
+                    raise
+            self._given_back.clear()
+            await self._given_back.wait()
+            self._check(self._lane(call.endpoint))
 
     async def _call(self, call: _Call) -> Usage:
         """Attempt until there is an answer, a permanent error or no attempt left; settle it. Returns what it took."""
@@ -193,13 +220,13 @@ class Calls:
                 assert error is not None
                 spent = call.attempts >= self._retry.attempts or call.timeouts >= self._retry.timeouts
                 if isinstance(error, Permanent) or (spent and not lane.down and not self.draining):
-                    return await self._settle(call, Entry("failed", _body(error), Usage(calls=1), call.attempts))
+                    return await self._settle(call, Entry("failed", error_body(error), Usage(calls=1), call.attempts))
                 self._check(lane)
                 self._tell("retried", call)
                 await lane.nap(self._retry.wait(call.attempts))  # a Retry-After is obeyed by the lane, for every call on it
         except (Draining, Outage):  # no answer, and nobody may take it for a failure of the call
             if call.error is not None:
-                await self._settle(call, Entry("dropped", _body(call.error), Usage(calls=1), call.attempts))
+                await self._settle(call, Entry("dropped", error_body(call.error), Usage(calls=1), call.attempts))
             raise
 
     async def _attempt(self, call: _Call, lane: Lane) -> Reply | None:
@@ -265,6 +292,8 @@ class Calls:
             if charge.usage is None:
                 unknown.append(charge)
                 continue
+            if self.spent.limits.dollars is not None and charge.usage.dollars is None:
+                raise _unpriced(charge.role, f"what the {charge.role} calls of this run cost is unknown")
             self.spent.add(charge.role, self._countable(charge.usage, charge.worst_tokens))
             dearest[charge.role] = max(dearest.get(charge.role, 0.0), charge.usage.dollars or 0.0)
         for charge in unknown:
@@ -304,23 +333,8 @@ async def _timed(call: _Call) -> Reply:
         raise Garbled(f"an answer from {call.endpoint.name!r} holds a number that is not finite") from None
 
 
-def _body(error: CallError) -> dict[str, Any]:
-    return {"kind": error.kind, "reason": scrub(str(error)), "transient": isinstance(error, Transient)}
-
-
-def _kinds(base: type[CallError]) -> dict[str, type[CallError]]:
-    found = {base.kind: base}
-    for child in base.__subclasses__():
-        found |= _kinds(child)
-    return found
-
-
-def _error(body: dict[str, Any]) -> CallError | BudgetExhausted:
-    """The recorded error again, as its own class."""
-    if body["kind"] == BUDGET_EXHAUSTED:
-        return BudgetExhausted(body["reason"])
-    kind = _kinds(CallError).get(body["kind"], Transient if body["transient"] else Permanent)
-    return kind(body["reason"])
+def _unpriced(role: Role, why: object) -> ConfigError:
+    return ConfigError(f"budget.dollars: {why}; give the {role} a price (price, or dollars_per_call), or remove budget.dollars")
 
 
 # -- ports behind the door --------------------------------------------------------------------------------------------
@@ -370,4 +384,4 @@ class _Model:
         return Completion.from_json(body)
 
 
-__all__ = ["SLOT", "CallEvent", "Calls", "Charge", "Draining", "Entry", "MemoryTape", "Retry", "Tape"]
+__all__ = ["BUDGET_EXHAUSTED", "SLOT", "CallEvent", "Calls", "Charge", "Draining", "Entry", "MemoryTape", "Retry", "Tape"]

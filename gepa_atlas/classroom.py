@@ -54,10 +54,16 @@ class Classroom:
         )
 
     async def baseline(self, example: Example) -> Side:
-        """The student without guidance, judged; shared while in flight. One waiter's cancellation does not end the others'."""
-        if example.id not in self._baselines:
-            self._baselines[example.id] = asyncio.create_task(self._side(example, Task(example.public())))
-        return await asyncio.shield(self._baselines[example.id])
+        """The student without guidance, judged; shared while in flight. One waiter's cancellation does not end the others'.
+
+        A failure is asked for once more by each who gets it, at no cost: the ledger must know whose decision rests on it.
+        """
+        task = self._baselines.get(example.id)
+        if task is not None:
+            side = await asyncio.shield(task)
+            return side if side.reward.value is not None else await self._side(example, Task(example.public()))
+        task = self._baselines[example.id] = asyncio.create_task(self._side(example, Task(example.public())))
+        return await asyncio.shield(task)
 
     async def _side(self, example: Example, task: Task) -> Side:
         try:

@@ -73,7 +73,7 @@ class AgentsConfig(Settings):
 
 
 class BudgetConfig(Settings):
-    """Hard limits beside max_metric_calls. A run that reaches one stops, is saved, and can be resumed with a larger one."""
+    """Hard limits beside max_metric_calls. A run that reaches one ends its search and tests what it has found with what is left."""
 
     tokens: int | None = Field(default=None, ge=1)
     dollars: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -290,8 +290,9 @@ def manifest(loaded: Loaded, identities: Mapping[str, str]) -> dict[str, str]:
     """One digest for each key that decides what a run finds, so that a changed resume can be refused by the key's name.
 
     `identities` speaks for what acts (agents.student, rim, data, ...): what can change an answer, and not a path or a time-out.
-    Left out: how fast (concurrency, retry), where to (output, trace_storage, run_dir), and `budget`, whose limits interrupt a run
-    and change nothing in it. `max_metric_calls` is in: the share kept for the held-out test is planned from it.
+    Left out: how fast (concurrency, retry), where to (output, trace_storage, run_dir), and `budget`: where its limits struck is
+    recorded with the run, and they may be raised or lowered for what is still to come. `max_metric_calls` is in: the share kept for
+    the held-out test is planned from it.
     """
     entries = {key: digest(value, 16) for key, value in loaded.resolved.items() if key not in _FREE | _BY_IDENTITY}
     return entries | {key: digest(identity, 16) for key, identity in identities.items()}

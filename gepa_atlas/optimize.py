@@ -11,6 +11,7 @@ run(experiment, directory)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections import deque
@@ -120,7 +121,11 @@ def run(
     experiment: Experiment, directory: Path, observer: Observer | None = None, *, on_write: Callable[[int], None] | None = None
 ) -> Result:
     """Run or resume an experiment in a directory. Raises the errors of `gepa_atlas.errors`, or Interrupted. on_write: see `Run.open`."""
-    return asyncio.run(_run(experiment, directory, observer or Silent(), on_write))
+    work = _run(experiment, directory, observer or Silent(), on_write)
+    try:
+        return asyncio.run(work)
+    finally:
+        work.close()  # Ctrl-C may come before it is begun
 
 
 async def _run(experiment: Experiment, directory: Path, observer: Observer, on_write: Callable[[int], None] | None) -> Result:
@@ -162,11 +167,13 @@ class _Search:
         self.stops = {event.n: event.payload["reason"] for event in past if event.kind == "stop"}
         self.replayed = sum(event.kind == "slot" for event in past)
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
+        self.main: asyncio.Task[Any] | None = None
         self.began = time.monotonic()
         self.failed = 0
         self.refused: str | None = None  # the limit that refused a call
 
     async def go(self) -> Result:
+        self.main = asyncio.current_task()
         try:
             await self._preflight()
             while await self._fill():
@@ -174,8 +181,13 @@ class _Search:
                 await self._tell(proposal, await task)
             return await self._result()
         except Draining:
-            await self._settle_in_flight()
+            with contextlib.suppress(asyncio.CancelledError):  # out of patience
+                await self._settle_in_flight()
             raise Interrupted from None
+        except asyncio.CancelledError:
+            if self.interrupted:
+                raise Interrupted from None
+            raise
         finally:
             for _, task in self.window:
                 task.cancel()
@@ -183,8 +195,8 @@ class _Search:
 
     async def _preflight(self) -> None:
         """One baseline before anything else: an agent that does not answer is a user's error now, a lesson's failure later."""
-        if not self.evolution.budget.affords(1):
-            return
+        if not self.evolution.budget.affords(2 * self.experiment.plan.student_calls):
+            return  # not even one lesson: no call is made at all
         example = self.examples[self.evolution.val[0]]
         with self.experiment.calls.impatient():
             side = await self.classroom.baseline(example)
@@ -306,21 +318,26 @@ class _Search:
             evolution.stop_reason,
             tuple(self.lessons),
             dict(calls.spent.by_role),
-            evolution.budget.spent,
+            self.store.calls()["rollouts"],
             self.store.digest(),
         )
 
     def interrupt(self) -> None:
-        """First signal: no new call, what is in flight is awaited and saved. Second: at once."""
+        """First signal: no new call, what is in flight is awaited for a while and saved. Second: at once."""
         if self.interrupted:
-            for _, task in self.window:
-                task.cancel()
+            self._give_up()
+            return
         self.interrupted = True
         self.experiment.calls.drain()
+        asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.main is not None:
+            self.main.cancel()
 
     async def _settle_in_flight(self) -> None:
         if self.window:
-            await asyncio.wait([task for _, task in self.window], timeout=_DRAIN_SECONDS)
+            await asyncio.wait([task for _, task in self.window])
 
 
 def _of(slot: int) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from gepa_atlas.errors import BudgetExhausted, CallError, Permanent, Transient
+from gepa_atlas.secrets import scrub
 from gepa_atlas.types import Role, Usage
+
+BUDGET_EXHAUSTED = "budget_exhausted"  # the kind of a call that a limit refused: recorded, never made
 
 SLOT: contextvars.ContextVar[int] = contextvars.ContextVar("gepa_atlas_slot", default=-1)
 """The slot of the search a call belongs to; -1 outside of any slot."""
@@ -66,3 +70,27 @@ class MemoryTape:
     async def settle(self, key: str, entry: Entry) -> None:
         if entry.status != "dropped":
             self.entries[key] = entry
+
+
+# -- errors as the body of an entry -----------------------------------------------------------------------------------
+
+
+def error_body(error: CallError | BudgetExhausted) -> dict[str, Any]:
+    """Kind and reason of a call that has no answer, without secrets."""
+    kind = error.kind if isinstance(error, CallError) else BUDGET_EXHAUSTED
+    return {"kind": kind, "reason": scrub(str(error)), "transient": isinstance(error, Transient)}
+
+
+def recorded_error(body: Mapping[str, Any]) -> CallError | BudgetExhausted:
+    """The recorded error again, as its own class."""
+    if body["kind"] == BUDGET_EXHAUSTED:
+        return BudgetExhausted(body["reason"])
+    kind = _kinds(CallError).get(body["kind"], Transient if body["transient"] else Permanent)
+    return kind(body["reason"])
+
+
+def _kinds(base: type[CallError]) -> dict[str, type[CallError]]:
+    found = {base.kind: base}
+    for child in base.__subclasses__():
+        found |= _kinds(child)
+    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from gepa_atlas.cli import evaluate, optimize, rim, runs
 from gepa_atlas.errors import AtlasError
@@ -28,7 +30,26 @@ Exit codes: 0 done; 2 wrong input; 3 the run directory is in use; 4 run.db is da
 75 an endpoint kept failing; 130 interrupted. A run that ended with 74, 75 or 130 is resumed by the same command.
 """
 
+
+class _Root(TyperGroup):
+    """Typer would turn Ctrl-C into an exit code without a word."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        return _or_abort(super().make_context, *args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        return _or_abort(super().invoke, ctx)
+
+
+def _or_abort(work: Callable[..., Any], *args: Any, **extra: Any) -> Any:
+    try:
+        return work(*args, **extra)
+    except KeyboardInterrupt:
+        raise typer.Abort from None
+
+
 app = typer.Typer(
+    cls=_Root,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

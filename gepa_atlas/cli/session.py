@@ -43,7 +43,7 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
         result = optimize.run(experiment, loaded.run_dir, watcher)
         record = to_record(result, watcher.notes)
         watcher.view.finish(record, export(record, result, loaded))
-    except optimize.Interrupted:
+    except KeyboardInterrupt:  # optimize.Interrupted, or a signal before or after the search
         watcher.view.close()
         typer.echo(f"interrupted: everything answered so far is saved in {loaded.run_dir}; the same command goes on from here", err=True)
         return 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gepa_atlas.protocols.base import Prepared
 from gepa_atlas.settings import Settings
-from gepa_atlas.types import Attempt, Candidate, Component, Guidance, Question, Task
+from gepa_atlas.types import Attempt, Candidate, Component, Guidance, Question, Task, digest
 
 GUIDANCE = "guidance"
 
@@ -24,7 +24,7 @@ class Playbook:
 
     @property
     def identity(self) -> str:
-        return self.name
+        return f"playbook:{digest(self._options.model_dump(), 16)}"
 
     def components(self) -> tuple[Component, ...]:
         purpose = "instructions an agent reads together with each question, before its second attempt"

@@ -19,8 +19,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,8 +56,17 @@ class Act:
         self._ended: Ended | None = None
 
     def kill(self, what: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal. Until `wait`, the process may be dead, but its number is not another's."""
-        os.kill(self.pid, what)
+        """Send a signal. Until its end was seen, the process may be dead, but its number is not another's."""
+        if self._ended is None:
+            os.kill(self.pid, what)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the process comes to its end by itself in this time."""
+        if self._ended is None:
+            code = self._stage.ask({"wait": self.pid, "seconds": seconds})["code"]
+            if code is not None:
+                self._ended = Ended(code, self.out, self.err)
+        return self._ended is not None
 
     @property
     def out(self) -> str:
@@ -68,13 +78,11 @@ class Act:
 
     def wait(self, seconds: float = 120.0) -> Ended:
         """The end of the process; one that does not come to it in time is killed and fails the test."""
-        if self._ended is None:
-            code = self._stage.ask({"wait": self.pid, "seconds": seconds})["code"]
-            if code is None:
-                self.kill()
-                self._stage.ask({"wait": self.pid, "seconds": 10.0})
-                raise AssertionError(f"process {self.pid} did not end within {seconds:g} s\n{self.out}\n{self.err}")
-            self._ended = Ended(code, self.out, self.err)
+        if not self.ends_within(seconds):
+            self.kill()
+            self.ends_within(10.0)
+            raise AssertionError(f"process {self.pid} did not end within {seconds:g} s\n{self.out}\n{self.err}")
+        assert self._ended is not None
         return self._ended
 
 
@@ -156,10 +164,12 @@ def serve() -> None:
         asked = json.loads(line)
         if "start" in asked:
             seen, held = os.pipe()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the command line is what it interrupts
             pid = os.fork()
             if pid == 0:
                 os.close(seen)
                 _child(asked)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             os.close(held)
             ends[pid] = seen
             answer: dict[str, Any] = {"pid": pid}
@@ -203,9 +213,10 @@ def _child(asked: dict[str, Any]) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"],) * 2)
         if asked["die_at_write"]:
             _die_at_write(asked["die_at_write"])
-        from gepa_atlas.cli import run
+        from gepa_atlas import cli
 
-        code = run(asked["start"])
+        vars(cli)["app"] = partial(_unblocked, cli.app)
+        code = cli.run(asked["start"])
     except BaseException:
         import traceback
 
@@ -216,16 +227,22 @@ def _child(asked: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _die_at_write(number: int) -> None:
-    from functools import partial
+def _unblocked(app: Callable[..., Any], *args: Any, **how: Any) -> Any:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        return app(*args, **how)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
+
+def _die_at_write(number: int) -> None:
     from gepa_atlas import optimize
 
     def on_write(write: int) -> None:
         if write == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    optimize.run = partial(optimize.run, on_write=on_write)  # type: ignore[assignment]
+    optimize.run = partial(optimize.run, on_write=on_write)
 
 
 if __name__ == "__main__":

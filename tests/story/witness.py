@@ -32,13 +32,14 @@ def told(directory: Path) -> int:
 
 def settled(directory: Path) -> set[str]:
     """Keys of the calls that run.db has an answer to, read with nothing but SQLite."""
-    return _keys(directory, "SELECT name FROM log WHERE kind = 'entry' AND json_extract(head, '$.status') != 'dropped'")
+    status, attempts = "json_extract(head, '$.status')", "json_extract(head, '$.attempts')"  # without an attempt: a limit refused it
+    return _keys(directory, f"SELECT name FROM log WHERE kind = 'entry' AND {status} IN ('done', 'failed') AND {attempts} > 0")
 
 
-def under_way(directory: Path) -> int:
-    """How many calls run.db says were begun and have no end."""
-    query = "SELECT id FROM log WHERE kind = 'intent' EXCEPT SELECT json_extract(head, '$.intent') FROM log WHERE kind = 'entry'"
-    return len(_keys(directory, query))
+def open_calls(directory: Path) -> set[str]:
+    """Calls that run.db says were begun and have no end, by the number of the row that says so."""
+    ended = "SELECT json_extract(head, '$.intent') FROM log WHERE kind = 'entry'"
+    return _keys(directory, f"SELECT id FROM log WHERE kind = 'intent' AND id NOT IN ({ended})")
 
 
 def _keys(directory: Path, query: str) -> set[str]:
@@ -66,6 +67,7 @@ class Witness:
         self._directory, self._book = directory, book
         self._read = 0
         self._safe: set[str] = set()
+        self._open: set[str] = set()
         self.charged: Counter[str] = Counter()
         self.charged_again = 0  # calls that run.db had an answer to, and that were charged once more
         self.lost = 0  # answers that run.db had, and has no more
@@ -83,7 +85,9 @@ class Witness:
         self.lost += len(self._safe - now)
         assert now <= self.charged.keys(), "run.db has an answer that nobody gave"
         self._safe = now
-        self.in_flight += under_way(self._directory)
+        begun = open_calls(self._directory)
+        self.in_flight += len(begun - self._open)
+        self._open = begun
 
     @property
     def extra(self) -> int:
