@@ -25,7 +25,7 @@ from gepa_atlas.errors import (
     Unreachable,
 )
 
-SECRET = "sk-verysecretverysecret123"  # noqa: S105
+SECRET = "sk-verysecretverysecret123"
 
 Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import importlib.util
 import json
 import os
@@ -58,8 +59,7 @@ class LlamaServer:
     """One llama.cpp server on loopback, open only to who knows its key. Stopped when the last reference is dropped."""
 
     def __init__(self, model: Path, *, context: int, slots: int, threads: int) -> None:
-        import xllamacpp  # type: ignore[import-untyped]
-
+        xllamacpp: Any = importlib.import_module("xllamacpp")
         params = xllamacpp.CommonParams()
         params.model.path = str(model)
         params.n_ctx = context * slots  # divided by the server among its slots
