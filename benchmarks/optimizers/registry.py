@@ -53,7 +53,7 @@ def _atlas(text: str) -> Optimizer:
     values: dict[str, Any] = {}
     for part in filter(None, text.split("+")):
         key, _, value = part.partition("=")
-        values[key] = tuple(value.split(".")) if key == "operators" else int(value)
+        values[key] = tuple(value.split(".")) if key == "operators" else int(value) if value.isdigit() else float(value)
     return partial(atlas.run, settings=atlas.Settings(**values))
 
 

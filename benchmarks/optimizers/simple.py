@@ -35,19 +35,19 @@ def best_of_n(server: EvalServer, seed: int) -> dict[str, str]:
 
 
 def random_search(server: EvalServer, seed: int) -> dict[str, str]:
-    """Parents at random from everything ever proposed, every child validated on 20 examples, the best mean wins."""
+    """Parents at random from everything ever proposed, every child validated on at most 20 examples, the best mean wins."""
     rng = random.Random(seed)
     best = dict(server.seed)
     server.watch(lambda: best)
     pool = [best]
     try:
-        top, n = mean(server.evaluate(best, rng.sample(server.val_ids, 20))), 0
+        top, n = mean(server.evaluate(best, rng.sample(server.val_ids, min(20, len(server.val_ids))))), 0
         while True:
             parent, component = rng.choice(pool), server.components[n % len(server.components)]
             n += 1
             child = reflect(server, parent, component, server.evaluate(parent, rng.sample(server.train_ids, MINIBATCH)))
             pool.append(child)
-            score = mean(server.evaluate(child, rng.sample(server.val_ids, 20)))
+            score = mean(server.evaluate(child, rng.sample(server.val_ids, min(20, len(server.val_ids)))))
             if score > top:
                 best, top = child, score
     except BudgetExhausted:

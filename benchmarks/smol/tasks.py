@@ -43,8 +43,10 @@ def load(folder: Path) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
     for file in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.json")]):
         rows = _rows(file)
         kept = {r["input"].strip(): _outputs(r["output"]) for r in rows if len(r["input"]) <= LONGEST}
-        if len(kept) >= 60:
-            tasks[file.stem] = list(kept.items())
+        if kept:
+            known = tasks.setdefault(file.stem, [])  # files of one name in several folders are one task
+            known += [pair for pair in kept.items() if pair[0] not in {text for text, _ in known}]
+    tasks = {name: rows for name, rows in tasks.items() if len(rows) >= 60}
     if not tasks:
         raise ValueError(f"{folder} has no task: it should hold JSONL files of at least 60 objects with `input` and `output`")
     return tasks
@@ -70,11 +72,10 @@ def _outputs(value: object) -> tuple[str, ...]:
 
 
 def draw(name: str, rows: list[tuple[str, tuple[str, ...]]], key: str, seed: int) -> Task:
-    """Disjoint splits, a function of the key, the task's name and the seed; a small task has smaller ones in the same shares."""
+    """Disjoint splits, a function of the key, the task's name and the seed; a small task gives a quarter to train, a quarter to val."""
     order = generator("smol", key, name, seed).permutation(len(rows))
-    share = min(1.0, len(rows) / (TRAIN + VAL + TEST))
-    sizes = np.floor(np.array([TRAIN, VAL, TEST]) * share).astype(int)
-    cuts = np.cumsum(sizes)
+    train, val = min(TRAIN, len(rows) // 4), min(VAL, len(rows) // 4)
+    cuts = np.cumsum([train, val, min(TEST, len(rows) - train - val)])
     picked = [rows[int(i)] for i in order]
 
     def part(mark: str, low: int, high: int) -> tuple[Item, ...]:

@@ -57,7 +57,7 @@ def test_splits_are_disjoint_and_drawn_by_the_key(folder: Path) -> None:
     found = load(folder)["shout"]
     one, other = draw("shout", found, "a", 0), draw("shout", found, "b", 0)
     parts = [{i.input for i in part} for part in (one.train, one.val, one.test)]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 199  # shares of 200 rows, rounded down
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 200
     assert draw("shout", found, "a", 0) == one
     assert {i.input for i in one.test} != {i.input for i in other.test}
 
