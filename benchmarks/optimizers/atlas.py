@@ -47,7 +47,9 @@ class Settings:
     operators: tuple[str, ...] = ("reflect", "diagnose", "ablate", "merge")
     width: int = 4
     minibatch: int = 6
-    retest: int = 3
+    retest: int = 8
+    retest_share: float = 0.2
+    sure: float = 0.97
 
 
 class _Reflection:
@@ -93,6 +95,8 @@ class Edge:
             operators=tuple(Operator(name, READS.get(name, 0)) for name in settings.operators),
             minibatch=settings.minibatch,
             retest=settings.retest,
+            retest_share=settings.retest_share,
+            sure=settings.sure,
         )
         self.evolution = Evolution(self.plan, (self.seed,), server.train_ids, server.val_ids, (), gain=lambda lesson: lesson.after.value)
         self.lessons: dict[tuple[str, str, int], Lesson] = {}

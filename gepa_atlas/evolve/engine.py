@@ -32,6 +32,7 @@ _BARREN = 60  # slots in a row without a single new rollout after which the sear
 _FINAL, _RETEST = -1, -2  # slot numbers under which the held-out test and the retest are reserved from the start
 _ENOUGH = 24  # val observations with which a candidate is bred from in any case; the final race measures the best ones further
 _PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
+_DUEL = 0.4  # share of the final race that goes to the seed while it is known less well than the favourite
 _CREDIT_SDS = 0.5  # a step earns its operator what it is above this many of its sd: harmless changes earn nothing
 _ACTIVE = 48  # candidates that can be bred from and are kept up to date; the rest is history
 
@@ -47,7 +48,7 @@ class Plan:
     minibatch: int = 6  # val cells that a new child is tried on
     retest: int = 8  # candidates that race for the win when the search is over
     retest_share: float = 0.2  # share of the search's rollouts that is kept for this race
-    sure: float = 0.9  # posterior probability of being better than the seed below which the seed itself is the winner
+    sure: float = 0.97  # posterior probability of being better than the seed below which the seed itself is the winner
     final_share: float = 0.4  # at most this share of the rollouts is kept for the held-out test
     plateau: int | None = None  # children in a row without a new best before the search ends
     target: float | None = None  # mean gain at which the search ends
@@ -269,10 +270,14 @@ class Evolution:
         if self.plan.retest == 0:
             return None
         best = sorted((e for e in self.archive.entries if e.n), key=lambda e: -e.mean)[: self.plan.retest]
+        if not best:
+            return None
         seed = self.archive.entries[0]
         field = best if seed in best or not seed.n else [*best, seed]
         random = rng(self.plan.seed, self.asked, "race")
         order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
+        if seed.n < best[0].n and random.random() < _DUEL:  # what the winner is worth is known no better than the seed is
+            order = [seed, *(e for e in order if e is not seed)]
         for entry in order:
             proposal = self._measure(entry, "retest", self.plan.minibatch)
             if proposal.gate:
