@@ -87,7 +87,10 @@ class LiteLLMModel:
 
 
 def build(params: Mapping[str, Any], where: str) -> LiteLLMModel:
-    return LiteLLMModel(load(LiteLLMParams, params, where), where)
+    checked = load(LiteLLMParams, params, where)
+    if checked.api_key_env is not None:
+        reveal(checked.api_key_env, f"{where}.api_key_env")  # a secret that is not there is found before anything is spent
+    return LiteLLMModel(checked, where)
 
 
 @functools.cache

@@ -96,7 +96,11 @@ class OpenAIModel:
 
 
 def build(params: Mapping[str, Any], where: str) -> OpenAIModel:
-    return OpenAIModel(load(OpenAIParams, params, where), where)
+    checked = load(OpenAIParams, params, where)
+    wire.reveal_headers(checked.headers, f"{where}.headers")  # a secret that is not there is found before anything is spent
+    if checked.api_key_env is not None:
+        reveal(checked.api_key_env, f"{where}.api_key_env")
+    return OpenAIModel(checked, where)
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
