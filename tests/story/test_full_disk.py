@@ -51,11 +51,7 @@ def small_disk(room: Path) -> Iterator[Path]:
     disk = room / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    if (
-        os.geteuid() != 0
-        or mount is None
-        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode
-    ):
+    if os.geteuid() != 0 or mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
         pytest.skip("mounting a small file system needs root")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
