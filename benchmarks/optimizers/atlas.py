@@ -44,7 +44,7 @@ _ZERO = Reward(0.0)
 class Settings:
     """What is turned of the engine; the same for every family, noise and budget."""
 
-    operators: tuple[str, ...] = ("reflect", "diagnose", "ablate", "merge")
+    operators: tuple[str, ...] = ("reflect", "diagnose", "ablate")
     width: int = 4
     minibatch: int = 6
     retest: int = 8

@@ -15,6 +15,7 @@ import numpy as np
 from gepa_atlas.evolve.archive import Archive, Entry
 
 SEED_VAR = 0.25
+_REFRESH = 8  # example effects move slowly: everybody's sums are taken anew once in so many slots
 
 
 class Belief:
@@ -27,6 +28,7 @@ class Belief:
         self._xy = 0.5 * self._xx
         self._cells = 10.0
         self._step_sum, self._step_sq, self._steps = 0.0, 4 * 0.02, 4.0
+        self._learned = 0
         self._step_of: dict[int, tuple[float, float, float]] = {}  # entry -> what it has put into the three sums
 
     @property
@@ -55,7 +57,9 @@ class Belief:
     def learn(self, entry: Entry, columns: np.ndarray) -> None:
         """Take newly measured val columns of an entry into the moments and into the posterior of everything active."""
         current = self.archive.active()
-        for known in current if entry.active else [*current, entry]:
+        self._learned += 1
+        stale = current if self._learned % _REFRESH == 0 else [self.archive.entries[i] for i in self.archive.children.get(entry.index, ())]
+        for known in [entry, *(other for other in stale if other.active and other is not entry)]:
             self._sums(known)
         self.update(entry)
         self._moments(entry, columns)
