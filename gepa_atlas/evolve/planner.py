@@ -1,0 +1,205 @@
+"""What to do next: pure reads of what is known. The search measures, breeds, and at the end races the best few against the seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gepa_atlas.budget import Budget
+from gepa_atlas.evolve.archive import Archive, Entry
+from gepa_atlas.evolve.belief import Belief
+from gepa_atlas.evolve.portfolio import Operator, Portfolio
+from gepa_atlas.evolve.rng import rng
+from gepa_atlas.types import Candidate, Lesson, Proposal, SlotKind
+
+_SMALL = 200  # below this many rollouts the seed gets half of its first look, so that something is left to try
+_ENOUGH = 24  # val observations with which a candidate is bred from in any case; the final race measures the best ones further
+_PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
+_SPECIALISTS = 0.3  # share of children whose parent is drawn by lexicase rather than by mean
+_DUEL = 0.4  # share of the final race that goes to the seed while it is known less well than the favourite
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings of a search. Two runs with the same plan, examples and answers are the same run."""
+
+    seed: int = 0
+    width: int = 4  # proposals in flight
+    rollouts: int | None = 150  # hard limit; None is no limit
+    operators: tuple[Operator, ...] = ()
+    minibatch: int = 6  # val cells that a new child is tried on
+    retest: int = 8  # candidates that race for the win when the search is over
+    retest_share: float = 0.2  # share of the search's rollouts that is kept for this race
+    sure: float = 0.97  # posterior probability of being better than the seed below which the seed itself is the winner
+    final_share: float = 0.4  # at most this share of the rollouts is kept for the held-out test
+    plateau: int | None = None  # children in a row without a new best before the search ends
+    target: float | None = None  # mean gain at which the search ends
+    student_calls: int = 1  # student runs of one second attempt
+
+
+class Planner:
+    """Makes proposals. Holds, beside the archive, what has been taught, read, refused and asked for."""
+
+    def __init__(self, plan: Plan, archive: Archive, budget: Budget, train: Sequence[str], val: Sequence[str]) -> None:
+        self.plan, self.archive, self.budget = plan, archive, budget
+        self.train, self.val = tuple(train), tuple(val)
+        self.belief = Belief(archive)
+        self.portfolio = Portfolio(plan.operators)
+        self.asked = 0
+        self.flying: dict[int, Proposal] = {}
+        self.taught: dict[tuple[str, str, int], float | None] = {}  # gain of each val cell, None where it was not scored
+        self.reading: dict[tuple[str, str], Lesson] = {}  # train lessons by candidate and example
+        self.rejected: dict[str, list[Candidate]] = {}  # by parent
+        self.baselines: set[str] = set()  # examples whose baseline is paid
+        self.repeats: list[bool] = []  # whether each repeated cell said something else than the first time
+        self.seeds_left = [e.id for e in archive.entries]
+
+    def search(self) -> Proposal:
+        """Measure the favourite of a Thompson draw while that is worth it, otherwise breed from it or from a specialist."""
+        if self.seeds_left:
+            entry = self.archive.get(self.seeds_left.pop(0))
+            small = self.plan.rollouts is not None and self.plan.rollouts < _SMALL
+            return self.measure(entry, "seed", self.plan.minibatch * (1 if small else 2))
+        random = rng(self.plan.seed, self.asked, "plan")
+        active = self.archive.active()
+        sampled = [e.mean + math.sqrt(e.var) * random.standard_normal() for e in active]
+        favourite = active[int(np.argmax(sampled))]
+        if self._worth_measuring(favourite):
+            proposal = self.measure(favourite, "race", max(self.plan.minibatch, self._n_with_pending(favourite)))
+            if proposal.gate and self.budget.affords(proposal.cost):
+                return proposal
+        return self._child(favourite, active, random)
+
+    def _worth_measuring(self, entry: Entry) -> bool:
+        """A favourite is measured until its sd is well under the size of a step; then it is bred from."""
+        if entry.cells + self._n_with_pending(entry) - entry.n >= len(self.val):
+            return False
+        n = max(1, self._n_with_pending(entry))
+        if n >= _ENOUGH:
+            return False
+        return math.sqrt(self.belief.cell_var / n) > _PRECISION * math.sqrt(self.belief.step_var)
+
+    def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
+        parent = favourite if random.random() >= _SPECIALISTS else self._lexicase(active, random)
+        operator = self.portfolio.pick(random)
+        gate = self._choose_gate(parent, random)
+        read = self._choose_read(parent, operator, random)
+        cost = self.cost(gate, read, parent)
+        if not self.budget.affords(cost):
+            read, cost = (), self.cost(gate, (), parent)
+        if not self.budget.affords(cost):
+            return self.idle()
+        others = sorted((e for e in active if e is not parent and e.n), key=lambda e: -e.mean)[:6]
+        return Proposal(
+            self.asked,
+            SlotKind.CHILD,
+            operator.name,
+            (parent.candidate,),
+            read,
+            gate,
+            cost,
+            tuple(self.rejected.get(parent.id, ())[-12:]),
+            tuple(e.candidate for e in others),
+        )
+
+    def _lexicase(self, active: Sequence[Entry], random: np.random.Generator) -> Entry:
+        """The survivor of val examples in random order: keeps specialists and generalists alike, needs no scalar score."""
+        pool = [e for e in active if e.n] or list(active)
+        for j in random.permutation(len(self.val)):
+            column = np.array([j])
+            scored = [(e, float(self.archive.values(e, column)[0])) for e in pool if self.archive.has(e, int(j))]
+            if len(scored) < 2:
+                continue
+            top = max(value for _, value in scored)
+            pool = [e for e, value in scored if value == top]
+            if len(pool) == 1:
+                break
+        return pool[int(random.integers(len(pool)))]
+
+    def _choose_gate(self, parent: Entry, random: np.random.Generator) -> tuple[tuple[str, int], ...]:
+        """Cells for a new child: val examples the parent is known on, so that the comparison is paired at no extra cost."""
+        known = [self.val[j] for j in self.archive.measured(parent)]
+        fresh = [e for e in self.val if e not in set(known)]
+        picked = [known[i] for i in random.permutation(len(known))][: self.plan.minibatch]
+        picked += fresh[: self.plan.minibatch - len(picked)]
+        return tuple((e, 0) for e in picked)
+
+    def _choose_read(self, parent: Entry, operator: Operator, random: np.random.Generator) -> tuple[str, ...]:
+        """Train examples whose lessons the proposer reads: known failures of the parent first, then unseen ones."""
+        if not operator.reads or not self.train:
+            return ()
+        order = [self.train[i] for i in random.permutation(len(self.train))]
+        known = {e: self.reading[(parent.id, e)] for e in order if (parent.id, e) in self.reading}
+        failed = [e for e, lesson in known.items() if (lesson.after.value or 0.0) < 1.0]
+        unseen = [e for e in order if e not in known]
+        take = failed[: operator.reads // 2] if unseen else failed
+        return tuple((take + unseen + failed[len(take) :])[: operator.reads])
+
+    def race(self) -> Proposal | None:
+        """The next cells of the final race: top-two Thompson sampling among the best few and the seed; None when it is decided."""
+        if self.plan.retest == 0:
+            return None
+        best = sorted((e for e in self.archive.entries if e.n), key=lambda e: -e.mean)[: self.plan.retest]
+        if not best:
+            return None
+        seed = self.archive.entries[0]
+        field = best if seed in best or not seed.n else [*best, seed]
+        random = rng(self.plan.seed, self.asked, "race")
+        order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
+        if seed.n < best[0].n and random.random() < _DUEL:  # what the winner is worth is known no better than the seed is
+            order = [seed, *(e for e in order if e is not seed)]
+        for entry in order:
+            proposal = self.measure(entry, "retest", self.plan.minibatch)
+            if proposal.gate:
+                return proposal
+        for entry in order[:2]:
+            proposal = self._repeat(entry)
+            if proposal.gate:
+                return proposal
+        return None
+
+    def _repeat(self, entry: Entry) -> Proposal:
+        """The same cells once more, where the student is known or not yet known to be random; nothing for a deterministic one."""
+        cells: list[tuple[str, int]] = []
+        noisy = any(self.repeats) or len(self.repeats) < 2 * self.plan.minibatch
+        pending = {c for p in self.flying.values() if entry.candidate in p.parents for c in p.gate}
+        for sample in range(1, 4):
+            cells += [(e, sample) for e in self.val if (entry.id, e, sample) not in self.taught and (e, sample) not in pending]
+        cells = cells[: self.plan.minibatch] if noisy else []
+        cost = len(cells) * self.plan.student_calls
+        if not self.budget.affords(cost):
+            cells = []
+        return Proposal(self.asked, SlotKind.MEASURE, "repeat", (entry.candidate,), (), tuple(cells), len(cells) * self.plan.student_calls)
+
+    def measure(self, entry: Entry, why: str, wanted: int) -> Proposal:
+        """Teach a known candidate on the next val cells in the common order, as many as wanted and affordable."""
+        pending = {e for p in self.flying.values() if entry.candidate in p.parents and p.kind is SlotKind.MEASURE for e, _ in p.gate}
+        left = [e for e in self.val if (entry.id, e, 0) not in self.taught and e not in pending]
+        cells: list[tuple[str, int]] = []
+        cost = 0
+        for example in left[:wanted]:
+            more = self.plan.student_calls + (example not in self.baselines)
+            if not self.budget.affords(cost + more):
+                break
+            cells.append((example, 0))
+            cost += more
+        return Proposal(self.asked, SlotKind.MEASURE, why, (entry.candidate,), (), tuple(cells), cost)
+
+    def idle(self) -> Proposal:
+        return Proposal(self.asked, SlotKind.IDLE, "idle", ())
+
+    def _n_with_pending(self, entry: Entry) -> int:
+        return entry.n + sum(len(p.gate) for p in self.flying.values() if p.kind is SlotKind.MEASURE and entry.candidate in p.parents)
+
+    def cost(self, gate: Sequence[tuple[str, int]], read: Sequence[str], parent: Entry) -> int:
+        """Upper bound of what a child slot takes: its gate cells, the lessons still to be read, and baselines nobody has paid yet."""
+        unread = [e for e in read if (parent.id, e) not in self.reading]
+        baselines = {e for e, _ in gate} | set(unread)
+        return (len(gate) + len(unread)) * self.plan.student_calls + len(baselines - self.baselines)
+
+    def least_cost(self) -> int:
+        """What the cheapest child can cost at most: below it the search ends."""
+        return min(self.plan.minibatch, len(self.val)) * (self.plan.student_calls + (len(self.baselines & set(self.val)) < len(self.val)))
