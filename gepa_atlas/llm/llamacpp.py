@@ -191,11 +191,12 @@ class Pool:
                 self._idle -= 1
             if self._closed:
                 return None
-            others = frozenset(a for w in self._workers if w is not worker for a in w.affinities.values())
-            mine = frozenset(worker.affinities.values())
-            index = choose([j.affinity for j in self._waiting], self._waiting[0].passed_over, mine, others)
+            others = frozenset[str]().union(*(w.holds for w in self._workers if w is not worker))
+            index = choose([j.affinity for j in self._waiting], self._waiting[0].passed_over, worker.holds, others)
             self._waiting[0].passed_over += index > 0
-            return self._waiting.pop(index)
+            job = self._waiting.pop(index)
+            worker.holds |= {job.affinity}  # from now on, so that no other worker computes the same prefix meanwhile
+            return job
 
     def server(self) -> LlamaServer:
         """The server of one more worker: its own in reproducible mode, the common one in fast mode."""
@@ -238,7 +239,8 @@ class _Worker(threading.Thread):
     def __init__(self, pool: Pool) -> None:
         super().__init__(name="embedded-model", daemon=True)
         self._pool = pool
-        self.affinities: dict[int, str] = {}  # of the prefixes its slots hold
+        self.holds: frozenset[str] = frozenset()  # affinities of the prefixes in its slots; replaced, never changed
+        self._affinities: dict[int, str] = {}
         self._slots = pool.planned()
         self._server: LlamaServer | None = None
         self._connection: http.client.HTTPConnection | None = None
@@ -257,6 +259,7 @@ class _Worker(threading.Thread):
                 job.future.set_result(answer)
             finally:
                 job.attach(None)
+                self.holds = frozenset(self._affinities.values())
                 self._pool.leave(job)
 
     def _try_twice(self, job: Job) -> tuple[Prompt, dict[str, Any]]:
@@ -310,13 +313,13 @@ class _Worker(threading.Thread):
                 return None
             slots.done(step, prompt)
             if step.slot in slots.held:
-                self.affinities[step.slot] = job.affinity
+                self._affinities[step.slot] = job.affinity
         return answer
 
     def _leave(self, slot: int) -> None:
         """From here until `done`, nothing is known of what the slot holds."""
         self._slot = slot
-        self.affinities.pop(slot, None)
+        self._affinities.pop(slot, None)
         if self._slots is not None:
             self._slots.forget(slot)
 
@@ -333,7 +336,7 @@ class _Worker(threading.Thread):
         except CallError:
             self._server = self._connection = None
             self._slots = self._pool.planned()
-            self.affinities.clear()
+            self._affinities.clear()
 
 
 _PREPARE = {"n_predict": 0, "temperature": 0.0}

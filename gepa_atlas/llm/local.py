@@ -50,8 +50,8 @@ class LocalModel:
         mode = "reproducible" if params.reproducible else "fast"
         version = importlib.metadata.version("xllamacpp")
         self._identity = f"local/{self._gguf.stem}/xllamacpp-{version}/{mode}/context-{params.context}"
-        # Twice as many calls as servers, so that a free server can choose one whose prefix it holds.
-        self._endpoint = Endpoint("local", 2 * _workers(params), params.timeout)
+        # Many more calls than servers, so that a free server can choose one whose prefix it holds.
+        self._endpoint = Endpoint("local", 8 * _workers(params) if params.reproducible else _workers(params), params.timeout)
 
     @property
     def identity(self) -> str:

@@ -54,6 +54,7 @@ class OpenAIParams(Settings):
             raise ValueError("base_url must start with http:// or https://")
         if "?" in value or "#" in value or "@" in value.split("/")[2]:
             raise ValueError("base_url must have no user, query or fragment; give keys by api_key_env or headers")
+        wire.check_address(value)
         return value.rstrip("/")
 
 
