@@ -341,3 +341,6 @@ def _near(a: Candidate, b: Candidate) -> bool:
 def _why_unscored(lessons: Sequence[Lesson]) -> str:
     reasons = [lesson.failure.reason for lesson in lessons if lesson.failure is not None]
     return f"none of its lessons was scored: {reasons[0]}" if reasons else "it was taught nothing"
+
+
+__all__ = ["Evolution", "Phase", "Plan"]
