@@ -115,11 +115,14 @@ class Stage:
         """`gepa-atlas ARGUMENTS` in a new process. die_at_write: SIGKILL itself before its n-th commit. largest_file: bytes; beyond
         them the disk is full."""
         self._count += 1
+        files = [self._scratch / f"{self._count}.{kind}" for kind in ("out", "err")]
+        for path in files:  # now, for the process may be killed before it opens them
+            path.touch()
         asked = {
             "start": [str(a) for a in arguments],
             "cwd": str(cwd or self._scratch),
             "env": dict(env or {}),
-            "files": [str(self._scratch / f"{self._count}.{kind}") for kind in ("out", "err")],
+            "files": [str(path) for path in files],
             "die_at_write": die_at_write,
             "largest_file": largest_file,
         }
@@ -192,10 +195,13 @@ def _preload() -> None:
     """What most commands import at first use; `import numpy` alone would take longer than a whole short run."""
     import httpx  # noqa: F401
     import jsonschema  # noqa: F401
+    import numpy.ma
+    import numpy.random  # noqa: F401
 
     import gepa_atlas.cli.session
     import gepa_atlas.cli.views
     import gepa_atlas.connectors.toyworld
+    import gepa_atlas.rim.atlas
     import gepa_atlas.rim.judges.exact
     import gepa_atlas.testing.toyworld  # noqa: F401
 
