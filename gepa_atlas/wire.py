@@ -239,6 +239,18 @@ def reveal_headers(headers: Mapping[str, str], needed_by: str) -> dict[str, str]
     return shown
 
 
+def check_address(url: str) -> None:
+    """ValueError when no request can be sent to this address: a port, a host or a character that there is not."""
+    parts = urlsplit(url)
+    _ = parts.port  # ValueError for one beyond 65535, or that is no number
+    if not url.isprintable() or any(c.isspace() for c in parts.netloc):
+        raise ValueError("an address holds no spaces and no control characters")
+    try:
+        (parts.hostname or "").encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{parts.hostname!r:.80} is not the name of a host") from None
+
+
 def place(url: str) -> str:
     """The address without what may hold a secret: user, password, query, fragment."""
     try:

@@ -14,7 +14,7 @@ from gepa_atlas import wire
 from gepa_atlas.connectors.answers import Clock, OpaqueParams, attempt, deadline, field
 from gepa_atlas.connectors.placement import chat_turns, demo_rows, encoded, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
-from gepa_atlas.errors import Garbled
+from gepa_atlas.errors import BadRequest, Garbled
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.secrets import remember
 from gepa_atlas.settings import load
@@ -55,8 +55,18 @@ class HttpParams(OpaqueParams):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the endpoint must be an http:// or https:// address")
         if parts.username or parts.password:
+            remember(parts.password or "")
             raise ValueError("no user or password in an address; name a variable in headers_env instead")
+        wire.check_address(endpoint)
         return endpoint
+
+    @field_validator("headers", "headers_env")
+    @classmethod
+    def _not_the_framing(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in ("content-length", "transfer-encoding"):
+                raise ValueError(f"{name} follows from each body and cannot be set; remove it")
+        return headers
 
     @model_validator(mode="after")
     def _settings_fit(self) -> HttpParams:
@@ -119,7 +129,10 @@ class HttpAgent:
         p = self._params
         clock = Clock()
         body = self.body(task)
-        url = httpx.URL(p.endpoint).copy_merge_params(self.query(task))
+        try:
+            url = httpx.URL(p.endpoint).copy_merge_params(self.query(task))
+        except httpx.InvalidURL as error:
+            raise BadRequest(f"the address for this question is not valid ({error}); send long texts in a body") from None
         headers = {"Accept": "application/json" if p.response_format == "json" else "text/plain, */*;q=0.1"} | self._headers
         content = None
         if body is not None:
