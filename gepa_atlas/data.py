@@ -179,6 +179,8 @@ def _sources(config: DataConfig, base_dir: Path, notes: list[str]) -> Iterable[t
 
 def _call(target: str, args: tuple[Any, ...], params: Mapping[str, Any], base_dir: Path) -> list[Row]:
     function = _import_target(target, base_dir)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise DataError(f"data.function {target!r} is async; give a plain function that returns a list")
     try:
         inspect.signature(function).bind(*args, **params)
     except TypeError as error:
@@ -187,7 +189,7 @@ def _call(target: str, args: tuple[Any, ...], params: Mapping[str, Any], base_di
         values = list(function(*args, **params))
     except AtlasError:
         raise
-    except Exception as error:  # a user's code: whatever it raises is named, never a traceback
+    except (Exception, SystemExit) as error:  # a user's code: whatever it raises is named, never a traceback
         raise DataError(f"data.function {target!r} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     return [Row(f"{target} item {n}", value) for n, value in enumerate(values, 1)]
 
@@ -212,7 +214,7 @@ def _import_target(target: str, base_dir: Path) -> Callable[..., Any]:
             module = importlib.import_module(where)
     except DataError:
         raise
-    except Exception as error:  # a user's module: whatever its import raises is named
+    except (Exception, SystemExit) as error:  # a user's module: whatever its import raises is named
         raise DataError(f"data.function {target!r}: importing it raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     function = vars(module).get(name)
     if not callable(function):
@@ -225,10 +227,11 @@ def _import_target(target: str, base_dir: Path) -> Callable[..., Any]:
 
 def _example(row: Row, config: DataConfig, split: Split | None) -> tuple[Example, str]:
     if isinstance(row.value, Example):
-        return row.value, row.place
+        return _checked(row.value, row.place), row.place
     if not isinstance(row.value, Mapping):
         raise DataError(f"{row.place}: a {type(row.value).__name__}, not a mapping of columns; write one object per example")
     values, columns = row.value, config.columns
+    _refuse_what_is_not_json(row, values)
     question = _text(row, "question", _pick(row, "question", columns.question))
     if not question.strip():
         raise DataError(f"{row.place}: the question is empty; fill it in or remove the line")
@@ -253,8 +256,26 @@ def _example(row: Row, config: DataConfig, split: Split | None) -> tuple[Example
         tuple(str(t) for t in tags) if isinstance(tags, list) else (str(tags),) if tags else (),
         "" if spec in (None, "") else spec if isinstance(spec, str) else canonical(spec),
     )
-    _refuse_surrogates(row, values)
     return example, row.place
+
+
+def _checked(example: Example, place: str) -> Example:
+    """An Example that a user's function made: dataclasses check nothing."""
+    texts = (example.id, example.question, example.context, example.spec)
+    lists = (example.answers, example.tags)
+    if not all(isinstance(text, str) for text in texts) or not example.question.strip():
+        raise DataError(f"{place}: id, question, context and spec of an Example are texts, and the question is not empty")
+    if not all(isinstance(part, tuple) and all(isinstance(text, str) for text in part) for part in lists):
+        raise DataError(
+            f"{place}: answers and tags of an Example are tuples of texts; got {example.answers!r:.80} and {example.tags!r:.80}"
+        )
+    if example.split not in SPLITS:
+        raise DataError(f"{place}: split is {example.split!r}; use train, val or test")
+    try:
+        _dumped(example.to_json()).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{place}: contains half of a character (a lone surrogate); return whole characters") from None
+    return example
 
 
 def _pick(row: Row, field: str, column: str | None, *, required: bool = False) -> Any:
@@ -294,12 +315,12 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _refuse_surrogates(row: Row, values: Mapping[Any, Any]) -> None:
+def _refuse_what_is_not_json(row: Row, values: Mapping[Any, Any]) -> None:
     try:
         _dumped(values).encode()
     except UnicodeEncodeError:
         raise DataError(f"{row.place}: contains half of a character (a lone surrogate); write the file as UTF-8") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{row.place}: holds a value that is not JSON ({error}); return text, numbers, lists and mappings") from None
 
 

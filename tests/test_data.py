@@ -247,3 +247,22 @@ def test_a_bad_source_is_one_line(tmp_path: Path, config: dict[str, Any], says: 
 def test_a_bad_data_section_is_one_line(config: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load(DataConfig, config, "data")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("async def f(): return []", "is async"),
+        ("def f(): return [{'question': 'q', 'answer': {1, 2}}]", "not JSON"),
+        ("x = []\nx.append(x)\ndef f(): return [{'question': 'q', 'answer': x}]", "not JSON"),
+        ("def f(): raise SystemExit(3)", "SystemExit: 3"),
+        ("from gepa_atlas import Example\ndef f(): return [Example('a', None, ('a',))]", "are texts"),
+        ("from gepa_atlas import Example\ndef f(): return [Example('a', 'q', 'a')]", "tuples of texts"),
+        ("from gepa_atlas import Example\ndef f(): return [Example('a', 'q', ('a',), '', 'dev')]", "use train, val or test"),
+        ("from gepa_atlas import Example\ndef f(): return [Example('a', 'q\\ud800', ('a',))]", "half of a character"),
+    ],
+)
+def test_what_a_function_returns_is_checked(tmp_path: Path, code: str, says: str) -> None:
+    (tmp_path / "rows.py").write_text(code)
+    with pytest.raises(DataError, match=says):
+        load_examples(DataConfig(function="rows.py:f"), tmp_path)

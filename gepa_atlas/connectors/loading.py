@@ -53,7 +53,7 @@ def _from_file(path: Path, where: str) -> ModuleType:
     _see(path.parent)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # user code
+    except (Exception, SystemExit) as error:  # user code
         del sys.modules[name]
         raise ConfigError(f"{where}: importing {str(path)!r} failed: {type(error).__name__}: {error}") from error
     return module
@@ -63,7 +63,7 @@ def _from_import_path(name: str, base_dir: Path, where: str) -> ModuleType:
     _see(base_dir)
     try:
         return importlib.import_module(name)
-    except Exception as error:  # user code
+    except (Exception, SystemExit) as error:  # user code
         raise ConfigError(f"{where}: importing {name!r} failed: {type(error).__name__}: {error}") from error
 
 
@@ -92,5 +92,5 @@ def _resolve(module: ModuleType, dotted: str, where: str) -> Callable[..., Any]:
 def _instance(kind: type, where: str) -> Any:
     try:
         return kind()
-    except Exception as error:  # user code
+    except (Exception, SystemExit) as error:  # user code
         raise ConfigError(f"{where}: {kind.__name__}() failed: {type(error).__name__}: {error}; it is made without arguments") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,10 +15,10 @@ from gepa_atlas.connectors.answers import Clock, OpaqueParams, attempt, deadline
 from gepa_atlas.connectors.loading import load_callable
 from gepa_atlas.connectors.placement import demo_rows, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
-from gepa_atlas.connectors.threads import DaemonThreads
 from gepa_atlas.errors import AgentCrashed, CallError, ConfigError, Garbled
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.settings import load
+from gepa_atlas.threads import DaemonThreads
 from gepa_atlas.types import Attempt, Task, digest
 
 _VERSION = 1
@@ -79,6 +80,11 @@ class CallableAgent:
                         result = await _awaited(result)
             except CallError:
                 raise
+            except asyncio.CancelledError:
+                own = asyncio.current_task()
+                if own is None or own.cancelling():
+                    raise
+                raise AgentCrashed(f"{self._who} raised CancelledError") from None
             except (Exception, SystemExit) as error:  # user code
                 raise AgentCrashed(f"{self._who} raised {type(error).__name__}: {error}") from error
         return attempt(self._text(result), clock.usage(self._params), self._who)

@@ -9,7 +9,8 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -19,7 +20,10 @@ from pydantic import Field
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.ports import Case
 from gepa_atlas.rim.judges.base import ANSWER, Door, JudgeSettings, missing
+from gepa_atlas.threads import DaemonThreads
 from gepa_atlas.types import JudgeScore
+
+_THREADS = 8
 
 
 class PythonSettings(JudgeSettings):
@@ -57,18 +61,30 @@ class PythonJudge:
     needs_answer: bool
     function: Callable[..., Any]
     timeout: float
+    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(_THREADS, "judge"), compare=False)
 
     async def judge(self, case: Case) -> JudgeScore:
         try:
-            if inspect.iscoroutinefunction(self.function):
-                said = await asyncio.wait_for(self.function(case.output, case.example), self.timeout)
-            else:
-                said = await asyncio.wait_for(asyncio.to_thread(self.function, case.output, case.example), self.timeout)
+            return _score(self.name, await asyncio.wait_for(self._said(case), self.timeout))
         except TimeoutError:
             return missing(self.name, "timeout", f"the function did not return within {self.timeout:g} s")
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if own is None or own.cancelling():
+                raise
+            return missing(self.name, "judge_crashed", "CancelledError")
         except Exception as error:  # the border to the user's code: whatever it raises is a missing score with its name
             return missing(self.name, "judge_crashed", f"{type(error).__name__}: {error}"[:300])
-        return _score(self.name, said)
+
+    async def _said(self, case: Case) -> Any:
+        """What the function returned. In a daemon thread: one that never returns must not keep a finished program alive."""
+        try:
+            if inspect.iscoroutinefunction(self.function):
+                return await self.function(case.output, case.example)
+            said = await self.threads.run(partial(self.function, case.output, case.example))
+            return await said if inspect.isawaitable(said) else said
+        except SystemExit as error:  # out of a task it would end the program
+            raise RuntimeError(f"SystemExit: {error}") from error
 
 
 def _score(name: str, said: Any) -> JudgeScore:
@@ -88,8 +104,9 @@ def _load(place: str, base_dir: Path, where: str) -> ModuleType:
     if not place.endswith(".py"):
         try:
             return importlib.import_module(place)
-        except ImportError as error:
-            raise ConfigError(f"{where}: cannot import {place!r} ({error}); install it or give a path to a .py file") from None
+        except (Exception, SystemExit) as error:  # the border to the user's code
+            why = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{where}: cannot import {place!r} ({why}); install it, correct it or give a path to a .py file") from None
     path = (base_dir / place).resolve()
     if not path.is_file():
         raise ConfigError(f"{where}: there is no file {path}; correct the path (it is relative to the configuration)")
@@ -100,6 +117,6 @@ def _load(place: str, base_dir: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the border to the user's code
+    except (Exception, SystemExit) as error:  # the border to the user's code
         raise ConfigError(f"{where}: {path} fails on import ({type(error).__name__}: {error}); correct it") from None
     return module
