@@ -29,13 +29,12 @@ from gepa_atlas.store.view import RunView
 from gepa_atlas.types import Candidate, Decision, Example, Lesson
 
 PROMPTS, TRACES = "optimized_prompts.json", "traces.jsonl"
+KEPT = (PROMPTS, TRACES, "config.json", "run.db", "run.db-wal", "run.db-shm", "run.lock")
 
 
 def run_search(loaded: Loaded, mode: Mode) -> int:
     """The `optimize` command: exit code 0 when the run is finished, whatever its verdict."""
-    for copy in (loaded.config.output, loaded.config.trace_storage):
-        if copy is not None:
-            _check_writable(Path(copy))
+    _check_copies(loaded, loaded.run_dir)
     watcher = Watcher(make_view(mode))
     try:
         experiment = build_experiment(loaded, on_call=watcher.on_call)
@@ -73,6 +72,7 @@ def export_again(directory: Path) -> None:
         if run.status != "finished":
             raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
     loaded = load_resolved(directory)
+    _check_copies(loaded, directory)
     experiment = build_experiment(loaded)
     result = optimize.run(experiment, directory)
     record = to_record(result, notes(loaded, experiment.dataset))
@@ -94,6 +94,8 @@ def check_once(loaded: Loaded, *, as_json: bool) -> int:
         for line in _checked(experiment, lesson, known):
             typer.echo(line)
     if failure is not None:
+        if lesson.baseline.error is None and lesson.second.error is None:
+            raise ConfigError(f"the judges gave example {example.id!r} no reward ({failure.kind}): {failure.reason}; correct rim.judges")
         raise AgentUnusable(
             f"the student gave no usable answer to example {example.id!r} ({failure.kind}): {failure.reason}; correct agents.student"
         )
@@ -230,10 +232,41 @@ def _fingerprints(experiment: Experiment) -> dict[str, str]:
     return {name: str(value) for name, value in found.items()}
 
 
+def _check_copies(loaded: Loaded, run_dir: Path) -> None:
+    """A copy replaces an earlier copy and nothing else: not the run's own files, the other copy, a configuration or data."""
+    taken = {(run_dir / name).resolve(): "the run keeps" for name in KEPT}
+    for key, path, mark in (
+        ("output", loaded.config.output, "best_candidate"),
+        ("trace_storage", loaded.config.trace_storage, "candidate"),
+    ):
+        if path is None:
+            continue
+        copy = Path(path)
+        own = (run_dir / (PROMPTS if key == "output" else TRACES)).resolve()
+        if copy.resolve() in taken and copy.resolve() != own:
+            raise ConfigError(f"{key}: {copy} is a file that {taken[copy.resolve()]}; choose another path")
+        _check_writable(copy)
+        if copy.exists() and not _written_by_us(copy, mark):
+            raise ConfigError(f"{key}: {copy} exists and is no copy of an earlier run; choose another path, or remove it first")
+        taken[copy.resolve()] = f"{key} writes"
+
+
+def _written_by_us(path: Path, mark: str) -> bool:
+    """Whether this is empty, or JSON (its first line, of JSON lines) with a key that every copy of its kind has."""
+    if path.stat().st_size == 0:
+        return True
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = json.loads(file.readline() if mark == "candidate" else file.read())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and mark in first
+
+
 def _check_writable(path: Path) -> None:
     """A path that cannot be written is refused before anything is spent."""
-    if path.is_dir():
-        raise ConfigError(f"{path}: this is a directory; give the path of a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: this is {'a directory' if path.is_dir() else 'not a regular file'}; give the path of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

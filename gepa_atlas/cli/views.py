@@ -92,7 +92,9 @@ def print_calls(name: str, *, as_json: bool) -> None:
 def _result(directory: Path) -> dict[str, Any] | None:
     path = directory / "optimized_prompts.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("not a mapping")
     except FileNotFoundError:
         return None
     except ValueError:

@@ -26,6 +26,9 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
     data = scrub(content).encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = ""
     try:
+        if target.exists() and not target.is_file():
+            # Replacing a device such as /dev/null by a file would break it for everybody.
+            raise ConfigError(f"{target}: cannot be written (it is not a regular file); choose the path of a file")
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
