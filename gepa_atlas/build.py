@@ -110,7 +110,8 @@ def _seed(given: dict[str, str], protocol: TeachingProtocol) -> Candidate:
     candidate = Candidate.of({**protocol.seed_texts(), **given})
     broken = broken_contract(candidate, protocol.components())
     if broken:
-        raise ConfigError(f"seed_prompts: {broken}; correct the text in the configuration")
+        longer = " or raise max_chars in protocol.params" if "; the limit is" in broken else ""
+        raise ConfigError(f"seed_prompts: {broken}; correct the text in the configuration{longer}")
     return candidate
 
 

@@ -98,7 +98,7 @@ class AtlasConfig(Settings):
     data: DataConfig
     rim: dict[str, Any] = Field(default_factory=dict)
     gain: dict[str, Any] = Field(default_factory=lambda: {"name": "delta"})  # {name, its parameters}
-    max_metric_calls: int = Field(default=150, ge=1)
+    max_metric_calls: int = Field(default=150, ge=1, le=1_000_000_000)
     budget: BudgetConfig = BudgetConfig()
     concurrency: int = Field(default=8, ge=1, le=1024)
     width: int = Field(default=4, ge=1, le=64)
@@ -174,7 +174,7 @@ def load_resolved(run_dir: Path) -> Loaded:
         tree = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); use `gepa-atlas optimize` with the configuration instead") from None
-    source = tree.pop("source", None)
+    source = tree.pop("source", None) if isinstance(tree, dict) else None
     if not isinstance(source, str):
         raise ConfigError(f"{path}: does not name the configuration the run was started with; use `gepa-atlas optimize` with it instead")
     expanded = expand(tree, os.environ, str(path))

@@ -24,6 +24,9 @@ MAX_BYTES = 4_000_000
 Tree = dict[str, Any]
 At = tuple[str | int, ...]
 
+_INDEX = re.compile(r"[0-9]{1,9}")
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has>:(?P<default>[^}]*))?\}|(?P<bad>\$\{)")
 
 
@@ -92,8 +95,20 @@ def parse_yaml(text: str, where: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+    value = _paired(value)
     _check_values(value, where, ())
     return value
+
+
+def _paired(value: Any, depth: int = 0) -> Any:
+    """Two halves of a character, as JSON escapes an emoji, become the character: YAML leaves them apart."""
+    if isinstance(value, str):
+        return _HALVES.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), value)
+    if depth > MAX_DEPTH:
+        return value  # _check_values refuses it
+    if isinstance(value, dict):
+        return {_paired(key, MAX_DEPTH + 1): _paired(inner, depth + 1) for key, inner in value.items()}
+    return [_paired(inner, depth + 1) for inner in value] if isinstance(value, list) else value
 
 
 def _check_values(value: Any, where: str, at: At) -> None:
@@ -107,6 +122,9 @@ def _check_values(value: Any, where: str, at: At) -> None:
     elif isinstance(value, list):
         for n, inner in enumerate(value):
             _check_values(inner, where, (*at, n))
+    elif isinstance(value, str) and (wrong := _UNUSABLE.search(value)):
+        what = "a NUL character" if wrong[0] == "\0" else "half of a character (a lone surrogate)"
+        raise ConfigError(f"{where}: {dotted(at) or 'the value'} holds {what}, which no path or text may; remove it")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: {dotted(at) or 'the value'} is {value}; only finite numbers are allowed")
     elif value is not None and not isinstance(value, bool | int | float | str):
@@ -247,7 +265,7 @@ def assign(tree: Tree, assignment: str, rename: Callable[[At], At]) -> Tree:
     if not equals or not all(keys):
         raise ConfigError(f"--set {assignment!r}: write it as key.below=value")
     value = parse_yaml(text, f"--set {dotted_key.strip()}") if text.strip() else ""
-    at = rename(tuple(int(k) if k.isdigit() else k for k in keys))
+    at = rename(tuple(int(k) if _INDEX.fullmatch(k) else k for k in keys))
     result: Any = put(tree, at, value, f"--set {dotted_key.strip()}")
     assert isinstance(result, dict)
     return result

@@ -21,7 +21,10 @@ def load_env_files(config: Path) -> list[Path]:
     for path in chosen:
         for name, value in _values(path).items():
             if value is not None:
-                os.environ.setdefault(name, value)
+                try:
+                    os.environ.setdefault(name, value)
+                except (OSError, ValueError) as error:
+                    raise ConfigError(f"{path}: the variable {name!r} cannot be set ({error}); correct its line") from None
     return chosen
 
 

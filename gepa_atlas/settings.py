@@ -43,8 +43,11 @@ def _first_line(model: type[BaseModel], error: ValidationError, where: str) -> s
         return f"{key}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{key}: this key is required; add it to the configuration"
+    rule = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+    if first["type"] == "value_error" and isinstance(first.get("input"), dict):
+        return rule  # about keys taken together, which it names: the whole block would hide them
     shown = repr(first.get("input"))
-    return f"{key}: {first['msg'].removeprefix('Value error, ')} (got {shown if len(shown) < 80 else shown[:77] + '...'})"
+    return f"{rule} (got {shown if len(shown) < 80 else shown[:77] + '...'})"
 
 
 def _keys_at(model: type[BaseModel], path: list[str]) -> set[str]:

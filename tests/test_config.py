@@ -296,3 +296,21 @@ def test_the_manifest_names_what_decides_and_nothing_else(tmp_path: Path) -> Non
     for key, change in (("seed", "seed=1"), ("width", "width=1"), ("operators", "operators=[demos]"), ("stop", "stop.plateau=3")):
         assert {k for k, v in entries(change).items() if start[k] != v} == {key}
     assert manifest(loaded(tmp_path), {"data": "g"})["data"] != start["data"]
+
+
+def test_an_emoji_escaped_as_json_is_one_character() -> None:
+    assert parse_yaml(json.dumps({"a": ["\U0001f642", {"\U0001f642": "x"}]}), "here") == {"a": ["\U0001f642", {"\U0001f642": "x"}]}
+    for half in ("\\ud83d", "\\ude42", "\\ude42\\ud83d", "\\0"):
+        with pytest.raises(ConfigError, match="here: a holds"):
+            parse_yaml(f'a: "x{half}"', "here")
+
+
+def test_a_digit_that_is_no_number_is_a_key(tmp_path: Path) -> None:
+    assert "unknown key" in refusal(tmp_path, "a.\u00b2=1")
+    assert "less than or equal" in refusal(tmp_path, f"max_metric_calls={10**400}")
+
+
+def test_a_variable_that_cannot_be_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ODD_ONE=a\0b\n")
+    with pytest.raises(ConfigError, match="ODD_ONE"):
+        load_env_files(tmp_path / "c.yaml")
