@@ -179,6 +179,7 @@ class _Search:
             while await self._fill():
                 proposal, task = self.window.popleft()
                 await self._tell(proposal, await task)
+            self._check_scored()
             return await self._result()
         except Draining:
             with contextlib.suppress(asyncio.CancelledError):  # out of patience
@@ -225,6 +226,7 @@ class _Search:
         planned_earlier = self.replayed > 0 and self.evolution.asked < self.replayed + self.experiment.plan.width
         reason = self.stops.get(number) or self.refused or (None if planned_earlier else self._limit_reached())
         if reason is not None:
+            self.stops[number] = reason
             await self.store.tell(number, "stop", {"reason": reason})
             self.evolution.stop(reason)
 
@@ -297,6 +299,15 @@ class _Search:
             )
         self.failed += len(failed)
 
+    def _check_scored(self) -> None:
+        """A run in which no lesson was scored has found nothing, whatever its verdict would say."""
+        failures = [lesson.failure for lesson in self.lessons if lesson.failure is not None]
+        if self.failed and len(failures) == len(self.lessons):
+            raise Outage(
+                f"none of {len(self.lessons)} lessons could be scored, last: {failures[-1].reason}; mend the cause and start the same "
+                "command again, in a new run directory when agent or judges had to change"
+            )
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _result(self) -> Result:
@@ -306,7 +317,8 @@ class _Search:
         shipped = verdict.ruling.value == "ship"
         winner = evolution.winner().candidate if shipped else evolution.seed
         payload = {"stop_reason": evolution.stop_reason, "verdict": verdict.to_json(), "winner": winner.to_json()}
-        await self.store.tell(_before(evolution.told), "finish", payload)
+        number = _before(evolution.told)
+        await self.store.tell(_of(evolution.told) if number in self.stops else number, "finish", payload)
         await self.store.finish()
         calls = self.experiment.calls
         return Result(

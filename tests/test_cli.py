@@ -286,6 +286,24 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "agent that never answers": ({"agents": student("python.callable", callable="agent.py:never", timeout=0.2)}, "gave no usable answer"),
     "agent that answers nonsense": ({"agents": student("python.callable", callable="agent.py:nonsense")}, "gave no usable answer"),
     "agent that crashes": ({"agents": student("python.callable", callable="agent.py:crashes")}, "gave no usable answer"),
+    "output over the run's ledger": ({"output": "runs/bad/run.db"}, "a file that the run keeps"),
+    "output over the configuration": ({"output": "bad.yaml"}, "is no copy of an earlier run"),
+    "output over the traces": ({"output": "o.json", "trace_storage": "o.json"}, "a file that output writes"),
+    "output is a pipe": ({"output": "pipe"}, "not a regular file"),
+    "run directory with a NUL": ({"run_dir": "a\0b"}, "a NUL character"),
+    "agent that ends the program on import": ({"agents": student("python.callable", callable="leaves.py:f")}, "SystemExit"),
+    "data function that ends the program": ({"data": {"function": "leaves.py:f"}}, "SystemExit"),
+    "judge that ends the program on import": ({"rim": {"judges": [{"type": "python", "function": "leaves.py:f"}]}}, "SystemExit"),
+    "schema that points outside": (
+        {"rim": {"judges": [{"type": "json_schema", "json_schema": {"$ref": "http://127.0.0.1:9/x"}}]}}, "leads to nothing",
+    ),
+    "port that there is not": ({"agents": student("http.api", endpoint="http://127.0.0.1:99999/")}, "Port out of range"),
+    "address with a line break": ({"agents": student("http.api", endpoint="http://127.0.0.1/a\nb")}, "no control characters"),
+    "length of a body as a header": (
+        {"agents": student("http.api", endpoint="http://127.0.0.1:9/", headers={"Content-Length": "5"})}, "follows from each body",
+    ),
+    "a prompt longer than the limit": ({"seed_prompts": {"guidance": "x" * 9000}}, "raise max_chars in protocol.params"),
+    "agent that stops an iteration": ({"agents": student("python.callable", callable="agent.py:stops")}, "StopIteration"),
     "agent that says nothing": ({"agents": student("python.callable", callable="agent.py:silent")}, "gave no usable answer"),
 }  # fmt: skip
 
@@ -301,8 +319,42 @@ def test_bad_input_is_one_line_and_exit_code_2(atlas: Atlas, tmp_path: Path, wha
         "def nonsense(prompt):\n    return object()\n"
         "def crashes(prompt):\n    raise ValueError('a {brace}\\nand a line')\n"
         "def silent(prompt):\n    return ''\n"
+        "def stops(prompt):\n    return next(iter(()))\n"
     )
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    os.mkfifo(tmp_path / "pipe")
     assert says in refusal(atlas, "optimize", config(tmp_path, **changes), *SHORT[:2], "--quiet")
+
+
+def test_a_judge_that_never_scores_is_no_result(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "import sys, time\ndef leaves(output, example): sys.exit(1)\ndef hangs(output, example): time.sleep(9)\n"
+    )
+    for name, reason in (("leaves", "SystemExit: 1"), ("hangs", "did not return within 0.01 s")):
+        judge = {"type": "python", "function": f"judge.py:{name}", "timeout": 0.01 if name == "hangs" else 9}
+        path = config(tmp_path, rim={"judges": [judge]}, run_dir=name, max_metric_calls=8)
+        said = refusal(atlas, "optimize", path, "--quiet", code=75)
+        assert "lessons could be scored" in said and reason in said
+        if name == "leaves":
+            assert "correct rim.judges" in atlas("check", path)[2]
+
+
+def test_a_limit_reached_at_once_is_a_result(atlas: Atlas) -> None:
+    assert atlas("optimize", TOY, *SHORT, "--max-minutes", "1e-9")[0] == 0
+    assert atlas("optimize", TOY, *SHORT, "--max-minutes", "1e-9")[0] == 0
+
+
+def test_a_run_directory_may_be_called_anything(atlas: Atlas, tmp_path: Path) -> None:
+    assert atlas("optimize", TOY, *SHORT, "--max-metric-calls", "4", "--run-dir", "🙂 a?b#c%20/{x}")[0] == 0
+    assert (tmp_path / "🙂 a?b#c%20" / "{x}" / "optimized_prompts.json").is_file()
+    (tmp_path / "🙂 a?b#c%20" / "{x}" / "config.json").write_text("[]")
+    assert "does not name" in refusal(atlas, "report", "🙂 a?b#c%20/{x}")
+
+
+def test_copies_are_written_again(atlas: Atlas) -> None:
+    copies = ["--set", "output=o.json", "--set", "trace_storage=t.jsonl", "--max-metric-calls", "4"]
+    assert [atlas("optimize", TOY, *SHORT, *copies)[0] for _ in range(2)] == [0, 0]
+    assert atlas("report", "toyworld")[0] == 0
 
 
 def test_a_run_that_is_not_there(atlas: Atlas, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pydantic import Field
 
-from gepa_atlas.errors import ConfigError, DataError
+from gepa_atlas.errors import BadRequest, ConfigError, DataError
 from gepa_atlas.ports import Case
 from gepa_atlas.rim.judges.base import ANSWER, RIGHT, WRONG, Door, JudgeSettings, ProgramJudge, Verdict, program, shown
 from gepa_atlas.types import Example
@@ -47,10 +48,19 @@ class JsonSchemaSettings(JudgeSettings):
             kind.check_schema(schema)
         except jsonschema.SchemaError as error:
             raise ConfigError(f"{where}: not a JSON schema ({error.message}); correct it") from None
-        validator = kind(schema)
+        import referencing
+
+        for reference in _references(schema):
+            if not _leads_somewhere(reference, schema):
+                raise ConfigError(f"{where}: the $ref {reference!r} leads to nothing inside the schema; write what it means below $defs")
+        # An empty registry: no reference ever opens an address or a file.
+        validator = kind(schema, registry=referencing.Registry())
 
         def first_error(document: Any) -> str | None:
-            error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+            try:
+                error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+            except referencing.exceptions.Unresolvable as lost:
+                raise BadRequest(f"{where}: the $ref {lost.ref!r} leads to nothing inside the schema") from None
             return None if error is None else error.message[:200]
 
         return first_error
@@ -99,6 +109,31 @@ class JsonSchemaSettings(JudgeSettings):
     def build(self, door: Door) -> ProgramJudge:
         self._fixed(None)
         return program(self, self.grade)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    inner = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for key, value in inner:
+        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            yield value
+        elif key not in ("const", "enum", "default", "examples"):
+            yield from _references(value)
+
+
+def _leads_somewhere(reference: str, schema: Any) -> bool:
+    """Whether a pointer (`#/$defs/name`) has a target; anchors and the schema's own `$id`s are taken on trust."""
+    if not reference.startswith("#"):
+        return "$id" in json.dumps(schema) or "//json-schema.org/" in reference
+    here = schema
+    for part in reference.split("/")[1:]:
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(here, dict) and key in here:
+            here = here[key]
+        elif isinstance(here, list) and key.isdecimal() and int(key) < len(here):
+            here = here[int(key)]
+        else:
+            return False
+    return True
 
 
 def parse(text: str) -> Any:
