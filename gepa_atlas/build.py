@@ -13,6 +13,7 @@ from gepa_atlas.data import Dataset, load_examples
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.evolve.engine import Plan
 from gepa_atlas.evolve.gain import gain
+from gepa_atlas.evolve.guard import leak_guard
 from gepa_atlas.evolve.portfolio import Operator
 from gepa_atlas.lanes import Retry
 from gepa_atlas.llm.registry import build_model
@@ -90,6 +91,7 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
         manifest=manifest(loaded, identities),
         config=loaded.resolved,
         gain=gain(str(parameters.pop("name", "delta")), parameters),
+        guard=leak_guard(dataset.train, dataset.val + dataset.test, (seed,)),
         limits=limits,
         error_share=config.stop.error_share,
     )

@@ -191,9 +191,7 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
         Member(e.candidate, scorecard(e.id, list(lessons[e.id].values()), len(lessons[e.id])) if e.n else None, e.note)
         for e in evolution.archive.entries
     )
-    import numpy as np
-
-    front = evolution.archive.front([e for e in evolution.archive.entries if e.n], np.arange(len(columns)))
+    front = evolution.frontier()
     dataset = experiment.dataset
     return RunRecord(
         run_id=run_id,

@@ -19,7 +19,7 @@ import numpy as np
 
 from gepa_atlas.budget import Budget
 from gepa_atlas.errors import ContractError
-from gepa_atlas.evolve.archive import Archive, Entry
+from gepa_atlas.evolve.archive import Archive, Entry, non_dominated
 from gepa_atlas.evolve.planner import Plan, Planner
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.evolve.verdict import rule
@@ -294,14 +294,20 @@ class Evolution:
         pool = [e for e in self.archive.entries if e.n and e.active] or [self.archive.entries[0]]
         return min(pool, key=lambda e: (-e.mean, e.candidate.size(), e.index))
 
-    def winner(self) -> Entry:
-        """Who goes to the held-out test: the best of the well-measured, within a hair the shorter; the seed where that may be luck."""
-        seed = self.archive.entries[0]
+    def frontier(self) -> list[Entry]:
+        """The non-dominated set over mean gain, share of val examples not harmed, and brevity, of the well-measured candidates."""
+        pool = self._well_measured()
+        points = np.array([(e.mean, -e.harmed / max(1, e.n), -float(e.candidate.size())) for e in pool]).reshape(len(pool), 3)
+        return [e for e, keep in zip(pool, non_dominated(points), strict=True) if keep]
+
+    def _well_measured(self) -> list[Entry]:
         most = max(e.cells for e in self.archive.entries)
         enough = min(most, max(2 * self.plan.minibatch, len(self.val) // 3))
-        pool = [e for e in self.archive.entries if e.cells >= enough and e.n]
-        if not pool:
-            return seed
+        return [e for e in self.archive.entries if e.n and e.cells >= enough] or [self.archive.entries[0]]
+
+    def winner(self) -> Entry:
+        """Who goes to the held-out test: the best of the well-measured, within a hair the shorter; the seed where that may be luck."""
+        seed, pool = self.archive.entries[0], self._well_measured()
         top = max(e.mean for e in pool)
         best = min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
         return best if self._surely_better(best, seed) else seed
