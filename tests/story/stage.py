@@ -12,6 +12,7 @@ and signalled. Run as a script it is that server; imported, it is the tests' end
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -161,7 +162,9 @@ class Stage:
 
 
 def serve() -> None:
-    _preload()
+    app = _preload()
+    gc.collect()
+    gc.freeze()  # what is shared with the children stays shared
     ends: dict[int, int] = {}  # pid -> a pipe that closes when the process ends
     for line in sys.stdin:
         asked = json.loads(line)
@@ -171,7 +174,7 @@ def serve() -> None:
             pid = os.fork()
             if pid == 0:
                 os.close(seen)
-                _child(asked)
+                _child(asked | {"app": app})
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             os.close(held)
             ends[pid] = seen
@@ -191,19 +194,22 @@ def _ended(pid: int, ends: dict[int, int], seconds: float) -> int | None:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _preload() -> None:
-    """What most commands import at first use; `import numpy` alone would take longer than a whole short run."""
+def _preload() -> Callable[..., Any]:
+    """What most commands import at first use, for `import numpy` alone takes longer than a whole short run; and the tree of commands."""
     import httpx  # noqa: F401
     import jsonschema  # noqa: F401
     import numpy.ma
     import numpy.random  # noqa: F401
+    from typer.main import get_command
 
     import gepa_atlas.cli.session
     import gepa_atlas.cli.views
     import gepa_atlas.connectors.toyworld
     import gepa_atlas.rim.atlas
     import gepa_atlas.rim.judges.exact
-    import gepa_atlas.testing.toyworld  # noqa: F401
+    import gepa_atlas.testing.toyworld
+
+    return get_command(gepa_atlas.cli.app)
 
 
 def _child(asked: dict[str, Any]) -> None:
@@ -221,7 +227,7 @@ def _child(asked: dict[str, Any]) -> None:
             _die_at_write(asked["die_at_write"])
         from gepa_atlas import cli
 
-        vars(cli)["app"] = partial(_unblocked, cli.app)
+        vars(cli)["app"] = partial(_unblocked, asked["app"])
         code = cli.run(asked["start"])
     except BaseException:
         import traceback

@@ -209,13 +209,13 @@ def http_agent(address: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("status", "body", "says", "most"),
     [
-        (200, b'{"reply": "4"}', "without the field 'response'", 5),
-        (200, b"<html>It works!</html>", "garbled", 5),
+        (200, b'{"reply": "4"}', "without the field 'response'", 7),
+        (200, b"<html>It works!</html>", "garbled", 7),
         (200, b'{"response": ""}', "answered nothing", 1),
         (200, b'{"response": null}', "answered nothing", 1),
         (401, b'{"error": "who are you"}', "auth_refused", 1),
         (404, b"", "not_found", 1),
-        (500, b"", "server_fault", 5),
+        (500, b"", "server_fault", 7),
     ],
 )
 def test_an_agent_that_answers_nonsense(refuse: Callable[..., str], status: int, body: bytes, says: str, most: int) -> None:
