@@ -72,7 +72,9 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
             task.cancel()
         _kill(process, env["HOME"])
         await asyncio.gather(feeding, reading, ending, return_exceptions=True)
-        await process.wait()
+        with contextlib.suppress(TimeoutError):  # a full pipe that nobody reads would keep the transport, and so the wait, open
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await asyncio.gather(_tail(process.stdout), _tail(process.stderr), process.wait())
 
 
 async def _exit(process: Process) -> int:
