@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from tests.story.school import School, opened
 from tests.story.stage import Stage
-from tests.story.witness import digest, files, rollouts
+from tests.story.witness import digest, files, open_calls, rollouts
 
 WORD = "sesame"
 
@@ -98,6 +99,31 @@ def test_a_taught_run(stage: Stage, tmp_path: Path, protocol: str) -> None:
         want = digest(tmp_path / "run")
         stage.done("optimize", config, "--run-dir", tmp_path / "run", "--quiet")
         assert (len(school.sent["teacher"]), len(school.sent["student"])) == sent and digest(tmp_path / "run") == want
+
+
+@pytest.mark.chaos
+def test_a_taught_run_that_is_killed(stage: Stage, tmp_path: Path) -> None:
+    """Calls of every role are kept: however often it is killed, no more is asked again than was under way."""
+    school = School(student, lambda body: f"Say {WORD}." if "generous" in body["messages"][-1]["content"] else "Look harder.")
+    school.reflection = lambda body: edit("teacher_adaptive_template", f"Be generous, {sum(map(ord, json.dumps(body))) % 5}.")
+    with opened(school):
+        agents = {"student": school.agent(), "teacher": school.model("teacher")}
+        config = write(tmp_path, agents=agents, reflection_lm=school.model("reflection"), max_metric_calls=120)
+        stage.done("optimize", config, "--run-dir", tmp_path / "whole", "--quiet")
+        whole = [(who, json.dumps(body)) for who in school.sent for body in school.sent[who]]
+        school.sent = {who: [] for who in school.sent}
+        begun: set[str] = set()
+        in_flight = 0
+        for write_number in (4, 9, 17, 30, 45, 60, 35, 20, 50, 80, 0):
+            ended = stage.run("optimize", config, "--run-dir", tmp_path / "run", "--quiet", die_at_write=write_number)
+            assert ended.code in (0, -signal.SIGKILL), ended
+            left = open_calls(tmp_path / "run")
+            in_flight += len(left - begun)
+            begun = left
+        assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+        bodies = [(who, json.dumps(body)) for who in school.sent for body in school.sent[who]]
+        assert set(bodies) == set(whole) and len(bodies) - len(whole) <= in_flight
+        assert_no_gold(school)
 
 
 def test_a_lesson_whose_teacher_failed_is_unscored_and_not_zero(stage: Stage, tmp_path: Path) -> None:
