@@ -6,15 +6,12 @@ name; `where` is the key path of the params, for messages.
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field
 
-from gepa_atlas.errors import ConfigError, ContractError
+from gepa_atlas import plugins
 from gepa_atlas.ports import ChatModel
 from gepa_atlas.settings import Settings, load
 
@@ -57,28 +54,11 @@ def read_spec(spec: ModelSpec | str | Mapping[str, Any], where: str = "model") -
 
 def providers() -> list[str]:
     """Names of every provider that can be asked for, built in or from other packages."""
-    return sorted({*_BUILT_IN, *_entry_points()})
+    return plugins.providers(_BUILT_IN, GROUP)
 
 
 def _builder(provider: str, where: str) -> Builder:
-    if provider in _BUILT_IN:
-        build: Builder = importlib.import_module(_BUILT_IN[provider]).build
-        return build
-    found = _entry_points().get(provider)
-    if found is None:
-        known = providers()
-        near = difflib.get_close_matches(provider, known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known providers: {', '.join(known)}, or 'vendor/model' for any model of litellm"
-        raise ConfigError(f"{where}: unknown provider {provider!r}; {hint}")
-    try:
-        loaded = found.load()
-    except ImportError as error:
-        raise ConfigError(f"{where}: provider {provider!r} of {found.value!r} cannot be imported: {error}") from None
-    if not callable(loaded):
-        raise ContractError(f"the entry point {provider!r} of {GROUP} is not a function: {found.value!r}")
-    third_party: Builder = loaded
-    return third_party
-
-
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    build: Builder = plugins.builder(
+        provider, _BUILT_IN, GROUP, where=where, near_from=0.5, else_hint=", or 'vendor/model' for any model of litellm"
+    )
+    return build
