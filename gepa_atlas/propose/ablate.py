@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.drafts import Change, clip, editable, first_sound, pick
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Draft

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.bank import kind_of
 from gepa_atlas.propose.drafts import Change, clip, editable, first_sound, pick
 from gepa_atlas.propose.fragments import Credit, FragmentOptions, Fragments, items_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.bank import bank, kind_of
 from gepa_atlas.propose.evidence import failing, form_share
 from gepa_atlas.propose.shape import fragments_of

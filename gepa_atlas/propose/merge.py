@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.drafts import Change, chars, editable, first_sound, pick
 from gepa_atlas.propose.evidence import alike
 from gepa_atlas.settings import Settings

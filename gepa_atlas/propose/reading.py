@@ -9,8 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief, ChatRequest
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.drafts import clip, editable
 from gepa_atlas.secrets import scrub
 from gepa_atlas.texts import fill, words

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from gepa_atlas import pieces as p
 from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Brief, ChatModel
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose import reading
 from gepa_atlas.propose.drafts import clip, editable, objection, pick
 from gepa_atlas.propose.evidence import failing, solved

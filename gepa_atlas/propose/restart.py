@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.demos import Chooser, DemosOptions
 from gepa_atlas.propose.drafts import Change, editable, first_sound
 from gepa_atlas.propose.edit import EditOptions, Sheet

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gepa_atlas.pieces import split
 from gepa_atlas.propose.bank import bank, kind_of
 from gepa_atlas.propose.fragments import Credit, FragmentOptions, Fragments
-from gepa_atlas.propose.pieces import split
 from gepa_atlas.types import Attempt, Candidate
 from tests.propose.briefs import brief, demo, lesson
 

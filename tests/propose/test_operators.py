@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from gepa_atlas import pieces as p
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.ports import Brief, Proposer
 from gepa_atlas.propose import build_proposers
-from gepa_atlas.propose import pieces as p
 from gepa_atlas.propose.demos import Demos, DemosOptions
 from gepa_atlas.propose.edit import Edit, EditOptions
 from gepa_atlas.propose.merge import Merge

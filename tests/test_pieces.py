@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gepa_atlas.propose import pieces as p
+from gepa_atlas import pieces as p
 from tests.propose.briefs import texts
 
 
