@@ -18,7 +18,7 @@ from gepa_atlas.calls import Calls, MemoryTape
 from gepa_atlas.data import Dataset
 from gepa_atlas.evolve.engine import Plan
 from gepa_atlas.evolve.portfolio import Operator
-from gepa_atlas.optimize import Experiment
+from gepa_atlas.loop import Experiment
 from gepa_atlas.ports import Case, ChatRequest, Completion, Endpoint
 from gepa_atlas.propose.registry import build_proposers
 from gepa_atlas.protocols.playbook import GUIDANCE, Playbook

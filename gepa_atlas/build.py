@@ -17,7 +17,7 @@ from gepa_atlas.evolve.guard import leak_guard
 from gepa_atlas.evolve.portfolio import Operator
 from gepa_atlas.lanes import Retry
 from gepa_atlas.llm.registry import build_model
-from gepa_atlas.optimize import Experiment
+from gepa_atlas.loop import Experiment
 from gepa_atlas.ports import ChatModel
 from gepa_atlas.propose.registry import build_proposers
 from gepa_atlas.protocols.base import TeachingProtocol

@@ -20,7 +20,7 @@ LEVELS = {
     "evolve": 1,
     "calls": 2, "lanes": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
-    "classroom": 3, "protocols": 3, "optimize": 3,
+    "classroom": 3, "protocols": 3, "loop": 3,
     "report": 4, "handoff": 4, "gate": 4,
     "train": 5, "bridges": 5, "sweep": 5,
     "config": 6, "configfile": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6, "": 6,
@@ -33,7 +33,7 @@ RAISED = {"rim.reward": 3}  # the panel with models and calls of its own, for us
 NEIGHBOURS = {
     ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"),
     ("llm", "wire"), ("connectors", "wire"),
-    ("classroom", "protocols"), ("optimize", "classroom"), ("optimize", "protocols"),
+    ("classroom", "protocols"), ("loop", "classroom"), ("loop", "protocols"),
 }  # fmt: skip
 NAMED_FRIENDS = {
     ("connectors.toyworld", "testing"),  # the provider of that name; imported when it is asked for

@@ -77,7 +77,7 @@ def _now(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Edge:
-    """What optimize.py is to a real run: makes children, teaches cells, counts nothing itself."""
+    """What loop.py is to a real run: makes children, teaches cells, counts nothing itself."""
 
     def __init__(self, server: EvalServer, settings: Settings, seed: int) -> None:
         self.server, self.settings = server, settings

@@ -151,7 +151,7 @@ def gepa_engine(candidates: int, valset: int, limit: float, folder: str | None =
 def atlas_bytes(candidates: int, valset: int) -> dict[str, Any]:
     """A whole run of ours with its ledger; about fifteen rollouts a candidate."""
     from benchmarks.fake import Task01, Work, atlas_experiment
-    from gepa_atlas.optimize import run
+    from gepa_atlas.loop import run
 
     experiment = atlas_experiment(
         students=Work(0.0), reflections=Work(0.0), concurrency=16, width=4, rollouts=15 * candidates, train=TRAIN, val=valset,

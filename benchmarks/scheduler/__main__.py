@@ -28,7 +28,7 @@ class _Quiet:
 
 
 def atlas(students: Work, reflections: Work, concurrency: int, rollouts: int) -> None:
-    from gepa_atlas.optimize import run
+    from gepa_atlas.loop import run
 
     experiment = atlas_experiment(
         students=students, reflections=reflections, concurrency=concurrency, width=concurrency, rollouts=rollouts, train=TRAIN, val=VAL

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gepa_atlas import optimize
+from gepa_atlas import loop
 from gepa_atlas.build import build_experiment, notes
 from gepa_atlas.calls import CallEvent
 from gepa_atlas.classroom import Classroom
@@ -19,7 +19,7 @@ from gepa_atlas.config import Loaded, load_resolved
 from gepa_atlas.errors import AgentUnusable, AtlasError, ConfigError
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.stats import scorecard
-from gepa_atlas.optimize import Experiment, Result
+from gepa_atlas.loop import Experiment, Result
 from gepa_atlas.report.prompts import optimized_prompts
 from gepa_atlas.report.record import Member, RunRecord
 from gepa_atlas.report.terminal import Mode, RunHeader, SearchState, View, make_view
@@ -39,10 +39,10 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     try:
         experiment = build_experiment(loaded, on_call=watcher.on_call)
         watcher.notes = notes(loaded, experiment.dataset)
-        result = optimize.run(experiment, loaded.run_dir, watcher)
+        result = loop.run(experiment, loaded.run_dir, watcher)
         record = to_record(result, watcher.notes)
         watcher.view.finish(record, export(record, result, loaded))
-    except KeyboardInterrupt:  # optimize.Interrupted, or a signal before or after the search
+    except KeyboardInterrupt:  # loop.Interrupted, or a signal before or after the search
         watcher.view.close()
         typer.echo(f"interrupted: everything answered so far is saved in {loaded.run_dir}; the same command goes on from here", err=True)
         return 130
@@ -74,7 +74,7 @@ def export_again(directory: Path) -> None:
     loaded = load_resolved(directory)
     _check_copies(loaded, directory)
     experiment = build_experiment(loaded)
-    result = optimize.run(experiment, directory)
+    result = loop.run(experiment, directory)
     record = to_record(result, notes(loaded, experiment.dataset))
     for what, path in export(record, result, loaded).items():
         typer.echo(f"{what}: {path}")
