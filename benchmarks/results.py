@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
-OPTIMIZER_SOURCES = ("gepa_atlas/evolve", "gepa_atlas/propose", "gepa_atlas/optimize.py", "gepa_atlas/types.py", "benchmarks/optimizers")
+OPTIMIZER_SOURCES = ("gepa_atlas/evolve", "gepa_atlas/propose", "gepa_atlas/loop.py", "gepa_atlas/types.py", "benchmarks/optimizers")
 
 
 def source_hash(*paths: str) -> str:
