@@ -1,5 +1,7 @@
 """The four ports. Each is one method wide and comes with an exam in `gepa_atlas.testing.conformance`.
 
+`Previews` and `PreviewsChat` are what an agent and a model may do besides, for `gepa-atlas check`.
+
 An implementation raises `CallError` when a call fails: it never returns an error as an answer and never retries.
 Retrying, limiting, recording and replaying happen in one place, `gepa_atlas.calls`, around every port.
 """
@@ -77,6 +79,22 @@ class Completion:
     def from_json(cls, row: dict[str, Any]) -> Completion:
         pairs = tuple((str(t), float(p)) for t, p in row["logprobs"])
         return cls(row["text"], Usage.from_json(row["usage"]), row["finish"], pairs)
+
+
+@runtime_checkable
+class Previews(Protocol):
+    """What an agent may also do: say what it would send for a task, without sending it. Secrets show as names."""
+
+    def preview(self, task: Task) -> dict[str, Any]:
+        """The exact request as a JSON value. Raises CallError where `run` would before it sends anything."""
+        ...
+
+
+@runtime_checkable
+class PreviewsChat(Protocol):
+    """The same of a model."""
+
+    def preview_chat(self, request: ChatRequest) -> dict[str, Any]: ...
 
 
 @runtime_checkable

@@ -12,25 +12,19 @@ from typing import Any
 from pydantic import Field
 
 from gepa_atlas.connectors.placement import Placement
+from gepa_atlas.endpoints import EndpointLimits
 from gepa_atlas.errors import CallTimeout, EmptyAnswer, Garbled
-from gepa_atlas.ports import Endpoint
 from gepa_atlas.types import Attempt, Usage
 
 
-class OpaqueParams(Placement):
-    """Keys of every agent that we only see from outside. `timeout` is seconds of wall clock for one run of the agent."""
+class OpaqueParams(Placement, EndpointLimits):
+    """Keys of every agent that we only see from outside."""
 
-    timeout: float = Field(60.0, gt=0)
     max_concurrency: int = Field(8, ge=1)
-    requests_per_minute: int | None = Field(None, ge=1)
     dollars_per_call: float | None = Field(None, ge=0)  # None: unknown, and then no dollar limit can be kept
 
-    def endpoint_at(self, name: str) -> Endpoint:
-        return Endpoint(name, self.max_concurrency, self.timeout, self.requests_per_minute)
-
-    def answering(self) -> dict[str, Any]:
-        """What of this configuration can change an answer: all but the limits."""
-        return self.model_dump(exclude={"timeout", "max_concurrency", "requests_per_minute", "dollars_per_call"})
+    def answering(self, *also_without: str) -> dict[str, Any]:
+        return super().answering("dollars_per_call", *also_without)
 
 
 class Clock:

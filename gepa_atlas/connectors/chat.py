@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from gepa_atlas.connectors.placement import Placement, chat_turns, few_shot_text, join, no_place_for
 from gepa_atlas.connectors.registry import Surroundings
 from gepa_atlas.errors import BadRequest, EmptyAnswer
-from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
-from gepa_atlas.settings import load
+from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint, PreviewsChat
+from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import Attempt, Message, StopReason, Task, digest
 
 _VERSION = 1  # of the way requests are put together; part of the identity
@@ -50,7 +50,7 @@ class ChatAgent:
     def __init__(self, model: ChatModel, params: ChatParams) -> None:
         self._model = model
         self._params = params
-        shown = params.model_dump(mode="json", exclude={"model"})
+        shown = params.model_dump(mode="json", include=set(ChatParams.model_fields) - {"model"})
         self._identity = "chat:" + digest({"version": _VERSION, "model": model.identity, "params": shown}, 16)
 
     @property
@@ -60,6 +60,10 @@ class ChatAgent:
     @property
     def endpoint(self) -> Endpoint:
         return self._model.endpoint
+
+    def preview(self, task: Task) -> dict[str, Any]:
+        request = self.request(task)
+        return self._model.preview_chat(request) if isinstance(self._model, PreviewsChat) else request.to_json()
 
     async def run(self, task: Task) -> Attempt:
         """Raises CallError. An empty text is EmptyAnswer in chat; a completion that stops at once has answered, with nothing."""
@@ -89,6 +93,17 @@ class ChatAgent:
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     checked = load(ChatParams, params, surroundings.where)
     return ChatAgent(surroundings.build_model(checked.model), checked)
+
+
+def build_over(
+    provider: str, keys: type[ChatParams], model_keys: type[Settings], params: Mapping[str, Any], surroundings: Surroundings
+) -> Agent:
+    """The agent of a model provider that takes the keys of a chat and of the model side by side; `keys` has both."""
+    load(keys, params, surroundings.where)
+    inner = {name: value for name, value in params.items() if name in model_keys.model_fields}
+    model = surroundings.build_model({"provider": provider, "params": inner})
+    chat = {name: value for name, value in params.items() if name in ChatParams.model_fields}
+    return ChatAgent(model, load(ChatParams, chat, surroundings.where))
 
 
 def _with_settings(request: ChatRequest, task: Task) -> ChatRequest:

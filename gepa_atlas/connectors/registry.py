@@ -41,6 +41,8 @@ _BUILT_IN = {
     "chat": "gepa_atlas.connectors.chat",
     "cli.command": "gepa_atlas.connectors.cli_command",
     "http.api": "gepa_atlas.connectors.http_api",
+    "litellm": "gepa_atlas.connectors.litellm_chat",
+    "openai.chat": "gepa_atlas.connectors.openai_chat",
     "python.callable": "gepa_atlas.connectors.python_callable",
     "toyworld": "gepa_atlas.connectors.toyworld",
 }

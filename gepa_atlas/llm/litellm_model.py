@@ -19,24 +19,23 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from gepa_atlas import wire
+from gepa_atlas.endpoints import EndpointLimits
 from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, Unreachable
-from gepa_atlas.llm.openai_compatible import Price, read_answer
+from gepa_atlas.llm.openai_compatible import read_answer
+from gepa_atlas.openai_server import Price
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import reveal, scrub
-from gepa_atlas.settings import Settings, load
+from gepa_atlas.settings import load
 from gepa_atlas.types import Usage, digest
 
 
-class LiteLLMParams(Settings):
+class LiteLLMParams(EndpointLimits):
     model: str = Field(min_length=1)  # litellm's name: openai/gpt-5-mini, anthropic/..., gemini/...
     api_base: str | None = None
     api_key_env: str | None = None  # without it litellm reads the variable its vendor is known for (OPENAI_API_KEY, ...)
     price: Price | None = None  # without it litellm's price map is asked; a model it does not know has unknown dollars
     drop_params: bool = True  # leave out parameters that the vendor does not take (seed, temperature of reasoning models)
     extra: dict[str, JsonValue] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
-    timeout: float = Field(default=60.0, gt=0)  # seconds
-    max_concurrency: int = Field(default=16, ge=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
 
 
 class LiteLLMModel:
@@ -51,7 +50,7 @@ class LiteLLMModel:
         shown = {"drop_params": params.drop_params, "extra": params.extra}
         self._identity = f"litellm/{params.model}@{place}#{digest(shown, 16)}"
         name = place or f"litellm:{params.model.split('/', 1)[0]}"
-        self._endpoint = Endpoint(name, params.max_concurrency, params.timeout, params.requests_per_minute)
+        self._endpoint = params.endpoint_at(name)
 
     @property
     def identity(self) -> str:
@@ -84,6 +83,9 @@ class LiteLLMModel:
         return Completion(
             found.text, Usage(u.input_tokens, u.output_tokens, _dollars(litellm, response), seconds, 1), found.finish, found.logprobs
         )
+
+    def preview_chat(self, request: ChatRequest) -> dict[str, Any]:
+        return {"call": "litellm.acompletion" if request.prompt is None else "litellm.atext_completion"} | _arguments(request, self._params)
 
 
 def build(params: Mapping[str, Any], where: str) -> LiteLLMModel:

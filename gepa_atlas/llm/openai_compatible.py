@@ -11,51 +11,21 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
 from gepa_atlas import wire
 from gepa_atlas.errors import BadRequest, EmptyAnswer, Garbled
+from gepa_atlas.openai_server import OpenAIServer, Price
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
-from gepa_atlas.secrets import reveal
-from gepa_atlas.settings import Settings, load
+from gepa_atlas.settings import load
 from gepa_atlas.types import Usage, digest
 
 
-class Price(Settings):
-    """US dollars per million tokens."""
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-
-    def of(self, usage: Usage) -> float | None:
-        if usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        return (self.input * usage.input_tokens + self.output * usage.output_tokens) / 1e6
-
-
-class OpenAIParams(Settings):
+class OpenAIParams(OpenAIServer):
     model: str = Field(min_length=1)
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str | None = None  # name of the variable that holds the key; none is sent without it
-    headers: dict[str, str] = Field(default_factory=dict)  # values may hold ${ENV}
-    price: Price | None = None  # without it the dollars of a call are unknown
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # OpenAI's reasoning models want the second
     send: frozenset[Literal["temperature", "seed"]] = frozenset({"temperature", "seed"})  # leave out what the server refuses
     extra_body: dict[str, JsonValue] = Field(default_factory=dict)  # sent as it is, for fields of one server
-    timeout: float = Field(default=60.0, gt=0)  # seconds
-    max_concurrency: int = Field(default=16, ge=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    max_bytes: int = Field(default=wire.MAX_BYTES, ge=1)
-
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("base_url must start with http:// or https://")
-        if "?" in value or "#" in value or "@" in value.split("/")[2]:
-            raise ValueError("base_url must have no user, query or fragment; give keys by api_key_env or headers")
-        wire.check_address(value)
-        return value.rstrip("/")
 
 
 class OpenAIModel:
@@ -66,8 +36,8 @@ class OpenAIModel:
         self._where = where
         shown = params.model_dump(mode="json", include={"model", "base_url", "max_tokens_field", "extra_body"})
         shown |= {"send": sorted(params.send), "headers": sorted(params.headers)}
-        self._identity = f"openai.chat/{params.model}@{wire.place(params.base_url)}#{digest(shown, 16)}"
-        self._endpoint = Endpoint(wire.place(params.base_url), params.max_concurrency, params.timeout, params.requests_per_minute)
+        self._identity = f"openai.chat/{params.model}@{params.place}#{digest(shown, 16)}"
+        self._endpoint = params.endpoint()
 
     @property
     def identity(self) -> str:
@@ -80,33 +50,19 @@ class OpenAIModel:
     async def complete(self, request: ChatRequest) -> Completion:
         p = self._params
         path, body = _request(request, p)
-        client = await wire.client()
-        address = p.base_url + path
         began = time.monotonic()
-        message = client.build_request("POST", address, content=_encode(body), headers=self._headers())
-        raw = await wire.send(client, message, max_bytes=p.max_bytes, timeout=p.timeout)
-        answer = wire.json_body(raw, wire.place(address))
-        return read_answer(answer, wire.place(address), chat=request.prompt is None, price=p.price, seconds=time.monotonic() - began)
+        answer = await p.call(path, body, self._where)
+        seconds = time.monotonic() - began
+        return read_answer(answer, wire.place(p.base_url + path), chat=request.prompt is None, price=p.price, seconds=seconds)
 
-    def _headers(self) -> dict[str, str]:
-        p = self._params
-        headers = {"content-type": "application/json"} | wire.reveal_headers(p.headers, f"{self._where}.headers")
-        if p.api_key_env is not None:
-            headers["authorization"] = f"Bearer {reveal(p.api_key_env, f'{self._where}.api_key_env')}"
-        return headers
+    def preview_chat(self, request: ChatRequest) -> dict[str, Any]:
+        return self._params.shown(*_request(request, self._params))
 
 
 def build(params: Mapping[str, Any], where: str) -> OpenAIModel:
     checked = load(OpenAIParams, params, where)
-    wire.reveal_headers(checked.headers, f"{where}.headers")  # a secret that is not there is found before anything is spent
-    if checked.api_key_env is not None:
-        reveal(checked.api_key_env, f"{where}.api_key_env")
+    checked.check_secrets(where)
     return OpenAIModel(checked, where)
-
-
-def _encode(body: Mapping[str, Any]) -> bytes:
-    """ASCII JSON: a lone surrogate from somebody's data is the server's to refuse, not a crash here."""
-    return json.dumps(body).encode()
 
 
 def _request(request: ChatRequest, params: OpenAIParams) -> tuple[str, dict[str, Any]]:
