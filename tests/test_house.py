@@ -17,11 +17,11 @@ PACKAGE = ROOT / "gepa_atlas"
 # Level by the first part of a module's name below gepa_atlas (shared design, section 4). Imports point to a lower level only.
 LEVELS = {
     "types": 0, "errors": 0, "budget": 0, "ports": 0, "texts": 0, "pieces": 0, "secrets": 0, "settings": 0, "threads": 0, "plugins": 0,
-    "endpoints": 0,
     "evolve": 1,
     "calls": 2, "lanes": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
+    "endpoints": 0, "openai_server": 2, "addresses": 2,
     "report": 4, "handoff": 4, "gate": 4,
     "train": 5, "bridges": 5, "sweep": 5,
     "config": 6, "configfile": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6, "": 6,
@@ -34,6 +34,8 @@ RAISED = {"rim.reward": 3}  # the panel with models and calls of its own, for us
 NEIGHBOURS = {
     ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"),
     ("llm", "wire"), ("connectors", "wire"),
+    ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),
+    ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
     ("classroom", "protocols"), ("loop", "classroom"), ("loop", "protocols"),
 }  # fmt: skip
 NAMED_FRIENDS = {
