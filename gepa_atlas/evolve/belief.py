@@ -33,7 +33,7 @@ class Belief:
 
     @property
     def rho(self) -> float:
-        return float(np.clip(self._xy / self._xx, 0.0, 0.97))
+        return min(0.97, max(0.0, self._xy / self._xx))
 
     @property
     def residual_var(self) -> float:

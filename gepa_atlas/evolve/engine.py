@@ -219,6 +219,7 @@ class Evolution:
             self._take(self.archive.get(child.id), outcome.lessons)
             return self._decide(proposal, child.id, Status.NOT_ADDED, "the same idea was told while this one was in flight", spent)
         entry = self.archive.add(child, self.told, draft.note)
+        self._retire()
         self.belief.update(entry)
         self._take(entry, outcome.lessons)
         if entry.n == 0:
@@ -238,10 +239,10 @@ class Evolution:
         )
 
     def _retire(self) -> None:
-        """Keep the active set small: whoever has the least chance to be the best makes room."""
-        active = self.archive.active()
-        if len(active) > _ACTIVE:
-            min(active[1:], key=lambda e: e.mean + 2 * math.sqrt(e.var)).active = False
+        """Keep the active set small, so that a tell costs the same however long the run: the least likely to be the best makes room."""
+        measured = [e for e in self.archive.active()[1:] if e.n]
+        if len(measured) > _ACTIVE:
+            min(measured, key=lambda e: e.mean + 2 * math.sqrt(e.var)).active = False
 
     def _take(self, entry: Entry, lessons: Sequence[Lesson]) -> None:
         """Val lessons of this entry into the matrix and the belief."""

@@ -122,7 +122,8 @@ class Planner:
     def _choose_gate(self, parent: Entry, random: np.random.Generator) -> tuple[tuple[str, int], ...]:
         """Cells for a new child: val examples the parent is known on, so that the comparison is paired at no extra cost."""
         known = [self.val[j] for j in self.archive.measured(parent)]
-        fresh = [e for e in self.val if e not in set(known)]
+        seen = set(known)
+        fresh = [e for e in self.val if e not in seen]
         picked = [known[i] for i in random.permutation(len(known))][: self.plan.minibatch]
         picked += fresh[: self.plan.minibatch - len(picked)]
         return tuple((e, 0) for e in picked)
