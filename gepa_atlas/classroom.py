@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from gepa_atlas.answers import withhold
 from gepa_atlas.calls import BUDGET_EXHAUSTED
 from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Agent, Case
-from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.protocols.base import TeachingProtocol, Withhold
 from gepa_atlas.rim.panel import Panel
 from gepa_atlas.types import Attempt, Candidate, Example, Guidance, Lesson, Reward, Task, digest
 
@@ -32,7 +33,7 @@ class Classroom:
     async def teach(self, candidate: Candidate, example: Example, sample: int = 0) -> Lesson:
         """A failed call or judge is a lesson without a delta, never an exception; outage and drain signals pass through."""
         before = await self.baseline(example)
-        prepared = await self._protocol.prepare(candidate, example.public(), before.attempt, sample)
+        prepared = await self._protocol.prepare(candidate, example.public(), before.attempt, sample, secret(example))
         if prepared.failure is not None:
             attempt = Attempt.failed(prepared.failure.kind, prepared.failure.reason)
             after = Side(attempt, await self._judge(example, attempt, prepared.guidance), "")
@@ -51,6 +52,7 @@ class Classroom:
             after.reward,
             prepared.usage,
             tuple(dict.fromkeys(r for r in (before.request, *extra, after.request) if r)),
+            prepared.support,
         )
 
     async def baseline(self, example: Example) -> Side:
@@ -58,11 +60,12 @@ class Classroom:
 
         A failure is asked for once more by each who gets it, at no cost: the ledger must know whose decision rests on it.
         """
+        bare = self._protocol.baseline(example.public())
         task = self._baselines.get(example.id)
         if task is not None:
             side = await asyncio.shield(task)
-            return side if side.reward.value is not None else await self._side(example, Task(example.public()))
-        task = self._baselines[example.id] = asyncio.create_task(self._side(example, Task(example.public())))
+            return side if side.reward.value is not None else await self._side(example, bare)
+        task = self._baselines[example.id] = asyncio.create_task(self._side(example, bare))
         return await asyncio.shield(task)
 
     async def _side(self, example: Example, task: Task) -> Side:
@@ -79,8 +82,17 @@ class Classroom:
         if attempt.error is not None:
             return Reward.none(attempt.error.kind, attempt.error.reason)
         assert attempt.output is not None
-        return await self._panel.score(Case(example, attempt.output, guidance))
+        return await self._panel.score(Case(example, self._protocol.answer(attempt.output), guidance))
 
     @staticmethod
     def _request(task: Task) -> str:
         return digest(task.to_json(), 16)
+
+
+def secret(example: Example) -> Withhold:
+    """Masks the gold answer of this example in what a teacher wrote. The protocol gets the function, never the answer."""
+
+    def mask(text: str, seen: tuple[str, ...]) -> str:
+        return withhold(text, example.answers, (example.question, example.context, *seen))
+
+    return mask

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from gepa_atlas.types import Candidate, Component
 
+_PIECE = re.compile(r"\w+|[^\w\s]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -19,6 +20,31 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         return template
     names = "|".join(re.escape(name) for name in sorted(values, key=len, reverse=True))
     return re.sub(r"\{(" + names + r")\}", lambda found: values[found[1]], template)
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a model makes of `text`, without its tokenizer: four ASCII characters of a word, or one other character."""
+    return sum(_weight(piece) for piece in _PIECE.findall(text))
+
+
+def cut(text: str, limit: int) -> str:
+    """The beginning of `text` of at most about `limit` tokens; it ends with a sentence where one ends in the second half."""
+    left, end = limit, 0
+    for piece in _PIECE.finditer(text):
+        if _weight(piece[0]) > left:
+            end = piece.start() + max((n for n in range(len(piece[0]) + 1) if _weight(piece[0][:n]) <= left), default=0)
+            break
+        left, end = left - _weight(piece[0]), piece.end()
+    else:
+        return text
+    kept = text[:end].rstrip()
+    stops = [m.end() for m in re.finditer(r"[.!?](?=\s|$)|\n", kept)]
+    return kept[: stops[-1]].rstrip() if stops and stops[-1] > len(kept) / 2 else kept
+
+
+def _weight(piece: str) -> int:
+    plain = sum(c.isascii() for c in piece)
+    return -(-plain // 4) + len(piece) - plain
 
 
 def broken_contract(candidate: Candidate, components: Sequence[Component]) -> str | None:

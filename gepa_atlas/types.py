@@ -396,6 +396,7 @@ class Lesson:
     after: Reward
     teacher_usage: Usage = Usage()
     requests: tuple[str, ...] = ()  # keys of the student runs it rests on: the baseline's and its own, each paid once per run
+    support: str = ""  # light, medium or heavy: how much help the teacher thought was needed, where the protocol asks
 
     @property
     def delta(self) -> float | None:
@@ -430,7 +431,7 @@ class Lesson:
             "delta": self.delta,
             "teacher_usage": self.teacher_usage.to_json(),
             "requests": list(self.requests),
-        }
+        } | ({"support": self.support} if self.support else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from gepa_atlas.answers import WITHHELD
 from gepa_atlas.calls import SLOT, Calls
 from gepa_atlas.classroom import Classroom
 from gepa_atlas.errors import BadRequest
 from gepa_atlas.ports import Endpoint
+from gepa_atlas.protocols import build_protocol
 from gepa_atlas.protocols.playbook import Playbook
 from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.panel import build_panel
 from gepa_atlas.store import Run
-from gepa_atlas.types import Attempt, Example, Task
+from gepa_atlas.testing.scripted import ScriptedModel
+from gepa_atlas.types import Attempt, Candidate, Example, Task
 
 EXAMPLE = Example("x1", "What is 2 + 2?", ("4",))
 
@@ -78,3 +81,21 @@ def test_a_failed_baseline_stays_with_every_slot_that_was_told_of_it(tmp_path: P
         asyncio.run(first(classroom(Student(works=False), run), run))
     with opened(tmp_path) as run:
         assert asyncio.run(second(classroom(Student(works=True), run))) == (None if told else "4")
+
+
+def test_a_taught_lesson_never_shows_the_student_the_gold_answer(tmp_path: Path) -> None:
+    class Told(Student):
+        seen: tuple[str, ...] = ()
+
+        async def run(self, task: Task) -> Attempt:
+            self.seen = (*self.seen, task.question.text)
+            answers = ("<solution>5</solution>", "I add.", "<solution>4</solution>")
+            return Attempt(answers[len(self.seen) - 1])
+
+    student, teacher = Told(works=True), ScriptedModel(["<support>heavy</support><teaching>Count up; the answer is 4.</teaching>"])
+    panel = build_panel(RimConfig.model_validate({"judges": ["exact"]}), model=lambda spec: teacher)
+    protocol = build_protocol("probe", teacher, student)
+    lesson = asyncio.run(Classroom(student, panel, protocol).teach(Candidate.of(protocol.seed_texts()), EXAMPLE))
+    assert (lesson.before.value, lesson.after.value, lesson.support) == (0.0, 1.0, "heavy")
+    assert WITHHELD in student.seen[2] and "answer is 4" not in student.seen[2]
+    assert lesson.to_json()["support"] == "heavy"

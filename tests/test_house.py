@@ -17,6 +17,7 @@ PACKAGE = ROOT / "gepa_atlas"
 # Level by the first part of a module's name below gepa_atlas (shared design, section 4). Imports point to a lower level only.
 LEVELS = {
     "types": 0, "errors": 0, "budget": 0, "ports": 0, "texts": 0, "pieces": 0, "secrets": 0, "settings": 0, "threads": 0, "plugins": 0,
+    "answers": 0, "tags": 0,
     "evolve": 1,
     "calls": 2, "lanes": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,

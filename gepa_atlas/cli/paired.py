@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gepa_atlas.classroom import secret
 from gepa_atlas.errors import CallError, DataError
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.evolve.stats import mean_interval, wilson
@@ -62,12 +63,12 @@ async def evaluate(
         if attempt.output is None:
             assert attempt.error is not None
             return Side(attempt, Reward.none(attempt.error.kind, attempt.error.reason))
-        return Side(attempt, await panel.score(Case(example, attempt.output)))
+        return Side(attempt, await panel.score(Case(example, protocol.answer(attempt.output))))
 
     async def one(example: Example, sample: int) -> Trial:
         question = example.public()
-        before = await side(example, Task(question, sample=sample))
-        prepared = await protocol.prepare(candidate, question, before.attempt, sample)
+        before = await side(example, replace(protocol.baseline(question), sample=sample))
+        prepared = await protocol.prepare(candidate, question, before.attempt, sample, secret(example))
         if prepared.failure is not None:
             failed = Attempt.failed(prepared.failure.kind, prepared.failure.reason)
             after = Side(failed, Reward.none(prepared.failure.kind, prepared.failure.reason))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from gepa_atlas.types import Attempt, Candidate, Component, Failure, Guidance, Question, Task, Usage
+
+# Masks what gives the gold answer away in a text for the student; the second argument is what the student has seen anyway. A protocol
+# is handed this function and never the answer.
+Withhold = Callable[[str, tuple[str, ...]], str]
+
+
+def keep(text: str, seen: tuple[str, ...]) -> str:
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,7 @@ class Prepared:
     usage: Usage = Usage()
     failure: Failure | None = None
     student_tasks: tuple[Task, ...] = ()  # student runs beside the second attempt (a probe), so that rollouts are counted exactly
+    support: str = ""  # how much help the teacher thought was needed: light, medium or heavy; empty where nobody says
 
 
 @runtime_checkable
@@ -49,7 +58,17 @@ class TeachingProtocol(Protocol):
         """A first text for each component, for users who bring none."""
         ...
 
-    async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
+    def baseline(self, question: Question) -> Task:
+        """What the student receives before any teaching. Must not depend on a candidate: it is run and judged once."""
+        ...
+
+    def answer(self, output: str) -> str:
+        """The part of an output that judges see, the same on both sides of a delta."""
+        ...
+
+    async def prepare(
+        self, candidate: Candidate, question: Question, baseline: Attempt, sample: int, withhold: Withhold = keep
+    ) -> Prepared:
         """Raises nothing for what a teacher did or for an empty budget; outage and drain signals pass through."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gepa_atlas.protocols.base import Prepared
+from gepa_atlas.protocols.base import Prepared, Withhold, keep
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Attempt, Candidate, Component, Guidance, Question, Task, digest
 
@@ -33,6 +33,15 @@ class Playbook:
     def seed_texts(self) -> dict[str, str]:
         return {GUIDANCE: "Answer the question."}
 
-    async def prepare(self, candidate: Candidate, question: Question, baseline: Attempt, sample: int) -> Prepared:
+    def baseline(self, question: Question) -> Task:
+        return Task(question)
+
+    def answer(self, output: str) -> str:
+        return output
+
+    async def prepare(
+        self, candidate: Candidate, question: Question, baseline: Attempt, sample: int, withhold: Withhold = keep
+    ) -> Prepared:
+        """Nothing to withhold: the guidance is the candidate's own text, which the leak guard has read."""
         guidance = Guidance(candidate.text(GUIDANCE), candidate.demos, candidate.settings)
         return Prepared(Task(question, guidance, sample), guidance)

@@ -33,7 +33,7 @@ def build_protocol(
     if config.name == "playbook":
         return Playbook(load(PlaybookOptions, config.params, params))
     if config.name == "lesson":
-        return Lesson(teacher, load(LessonOptions, config.params, params))
+        return Lesson(teacher, load(LessonOptions, config.params, params), f"{params}.fixed")
     if student is None:
         raise ConfigError(f"{where}: 'probe' asks the student for its approach first: build it with the student agent")
-    return Probe(teacher, student, load(ProbeOptions, config.params, params))
+    return Probe(teacher, student, load(ProbeOptions, config.params, params), f"{params}.fixed")

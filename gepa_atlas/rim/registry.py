@@ -15,6 +15,7 @@ JUDGES: dict[str, str] = {
     "exact": "gepa_atlas.rim.judges.exact:ExactSettings",
     "choice": "gepa_atlas.rim.judges.choice:ChoiceSettings",
     "number": "gepa_atlas.rim.judges.number:NumberSettings",
+    "answer": "gepa_atlas.rim.judges.answer:AnswerSettings",
     "contains": "gepa_atlas.rim.judges.contains:ContainsSettings",
     "regex": "gepa_atlas.rim.judges.regex:RegexSettings",
     "json_schema": "gepa_atlas.rim.judges.json_schema:JsonSchemaSettings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -134,3 +135,86 @@ def test_what_is_missing_is_named() -> None:
         build_protocol(config("lesson", max_token=3), ScriptedModel([]))
     with pytest.raises(ConfigError, match=r"protocol\.name"):
         build_protocol("lessons", None)
+
+
+# -- probe ------------------------------------------------------------------------------------------------------------
+
+
+def probing(approach: str, taught: str, **params: object) -> tuple[TeachingProtocol, ScriptedAgent, ScriptedModel]:
+    agent, model = ScriptedAgent([approach]), ScriptedModel([taught])
+    return build_protocol(config("probe", **params), model, agent), agent, model
+
+
+@pytest.mark.parametrize(
+    ("said", "support", "limit"),
+    [
+        ("<support>Light</support>", "light", 10),
+        ("<thinking>heavy?</thinking><support>medium support</support>", "medium", 20),
+        ("<SUPPORT> heavy </SUPPORT>", "heavy", 30),
+        ("<support>none of these</support>", "", 20),
+        ("", "", 20),
+    ],
+)
+def test_support_decides_how_much_teaching_reaches_the_student(said: str, support: str, limit: int) -> None:
+    caps = {"light": 10, "medium": 20, "heavy": 30}
+    protocol, _, _ = probing("I add.", f"{said}<teaching>{'word ' * 100}</teaching>", teaching_tokens=caps)
+    prepared = prepare(protocol, seeded(protocol))
+    assert prepared.support == support
+    assert prepared.guidance.text.split() == ["word"] * limit
+
+
+def test_teaching_that_names_its_support_inside_is_still_teaching() -> None:
+    protocol, _, _ = probing("I add.", "<teaching>Carry. <support>light</support></teaching>")
+    assert prepare(protocol, seeded(protocol)).guidance.text == "Carry."
+    protocol, _, _ = probing("I add.", "<support>none</support> Just carry the one.")
+    assert "Just carry the one." in prepare(protocol, seeded(protocol)).guidance.text
+
+
+def test_the_gold_answer_in_a_teaching_is_masked_for_the_student() -> None:
+    def withhold(text: str, seen: tuple[str, ...]) -> str:
+        assert seen == ("I add 7.",)
+        return text.replace("4711", "***")
+
+    for leak, reaches in (("mask", "You get ***."), ("allow", "You get 4711.")):
+        protocol, _, _ = probing("I add 7.", "<teaching>You get 4711.</teaching>", answer_leak=leak)
+        prepared = asyncio.run(protocol.prepare(seeded(protocol), QUESTION, BASELINE, 0, withhold))
+        assert prepared.guidance.text == reaches and reaches in prepared.task.question.text
+
+
+def test_a_probe_is_judged_by_its_solution_on_both_sides() -> None:
+    protocol, _, _ = probing("", "")
+    asked = protocol.baseline(QUESTION).question
+    assert asked.text.startswith(QUESTION.text) and "<solution>" in asked.text and asked.context == QUESTION.context
+    assert protocol.answer("<thinking>5?</thinking>so <solution>4</solution>") == protocol.answer("4") == "4"
+    lesson = build_protocol("lesson", ScriptedModel([]))
+    assert lesson.baseline(QUESTION).question == QUESTION and lesson.answer("<solution>4") == "<solution>4"
+
+
+def test_fixed_templates_are_used_and_not_evolved() -> None:
+    fixed = {"student_baseline_template": "Solve: {question} ({context})", DIAGNOSTIC: "How? {question}"}
+    protocol, agent, model = probing("I add.", "Carry.", fixed=fixed)
+    assert {c.name for c in protocol.components()} == set(protocol.seed_texts()) == {TEACHER, STUDENT}
+    prepare(protocol, Candidate.of(protocol.seed_texts()))
+    assert agent.requests[0].question.text == "How? What is {a}? {attempt}"
+    baseline = protocol.baseline(QUESTION).question
+    assert baseline.text == "Solve: What is {a}? {attempt} (context {teaching})" and baseline.context == ""
+    assert "I add." in model.requests[0].messages[0].content
+
+
+@pytest.mark.parametrize(
+    ("fixed", "says"),
+    [
+        ({"student_template": "{question}"}, "there is no template 'student_template'"),
+        ({"student_baseline_template": "Solve it."}, "lacks its placeholder {question}"),
+        ({DIAGNOSTIC: "{question}", TEACHER: "{question} {approach}", STUDENT: "{question} {teaching}"}, "nothing to evolve"),
+    ],
+)
+def test_what_cannot_be_fixed_is_said(fixed: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        probing("", "", fixed=fixed)
+
+
+def test_the_agent_is_told_the_cap_where_it_takes_one() -> None:
+    protocol, agent, _ = probing("I add.", "Carry.", approach_setting="max_tokens", max_approach_tokens=33)
+    prepare(protocol, seeded(protocol))
+    assert dict(agent.requests[0].guidance.settings) == {"max_tokens": 33}

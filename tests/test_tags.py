@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gepa_atlas.protocols.tags import inside, solution, teaching
+from gepa_atlas.tags import inside, solution, teaching
 
 
 @pytest.mark.parametrize(
