@@ -12,23 +12,39 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AtlasConfig": "gepa_atlas.config",
-    "load_config": "gepa_atlas.config",
     "AtlasError": "gepa_atlas.errors",
     "Candidate": "gepa_atlas.types",
+    "Draft": "gepa_atlas.types",
+    "Evolution": "gepa_atlas.evolve.engine",
     "Example": "gepa_atlas.types",
     "Lesson": "gepa_atlas.types",
+    "Operator": "gepa_atlas.evolve.portfolio",
+    "Optimized": "gepa_atlas.api",
+    "Outcome": "gepa_atlas.types",
+    "Plan": "gepa_atlas.evolve.planner",
     "RIMReward": "gepa_atlas.rim.reward",
     "Reward": "gepa_atlas.types",
+    "SlotKind": "gepa_atlas.types",
     "Verdict": "gepa_atlas.types",
+    "lesson": "gepa_atlas.api",
+    "load_config": "gepa_atlas.config",
+    "optimize": "gepa_atlas.api",
 }
 
-__all__ = ["AtlasConfig", "AtlasError", "Candidate", "Example", "Lesson", "RIMReward", "Reward", "Verdict", "__version__", "load_config"]
+__all__ = [
+    "AtlasConfig", "AtlasError", "Candidate", "Draft", "Evolution", "Example", "Lesson", "Operator", "Optimized", "Outcome", "Plan",
+    "RIMReward", "Reward", "SlotKind", "Verdict", "__version__", "lesson", "load_config", "optimize",
+]  # fmt: skip
 
 if TYPE_CHECKING:
+    from gepa_atlas.api import Optimized, lesson, optimize
     from gepa_atlas.config import AtlasConfig, load_config
     from gepa_atlas.errors import AtlasError
+    from gepa_atlas.evolve.engine import Evolution
+    from gepa_atlas.evolve.planner import Plan
+    from gepa_atlas.evolve.portfolio import Operator
     from gepa_atlas.rim.reward import RIMReward
-    from gepa_atlas.types import Candidate, Example, Lesson, Reward, Verdict
+    from gepa_atlas.types import Candidate, Draft, Example, Lesson, Outcome, Reward, SlotKind, Verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -156,6 +156,15 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), env: Mapping[st
     tree, notes = _from_environment(tree, env)
     for assignment in overrides:
         tree = assign(tree, assignment, _student_path)
+    return _loaded(tree, path.resolve(), env, notes)
+
+
+def from_tree(tree: Tree, path: Path, env: Mapping[str, str] | None = None) -> Loaded:
+    """The same of a mapping made by a program. `path` names it in messages; relative paths start at its directory."""
+    return _loaded(_normalised(tree, path), path, os.environ if env is None else env, [])
+
+
+def _loaded(tree: Tree, path: Path, env: Mapping[str, str], notes: Sequence[str]) -> Loaded:
     expanded = expand(tree, env, str(path))
     finished = _with_reward_file(_with_data_keys(expanded.tree), path, env)
     _refuse_atlas_keys(finished, path)
@@ -163,8 +172,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), env: Mapping[st
     resolved: Tree = escape(config.model_dump(mode="json"))
     for at, written in expanded.masked.items():
         resolved = put(resolved, at, written, str(path))
-    resolved["source"] = str(path.resolve())
-    return Loaded(config, path.resolve(), path.resolve().parent, resolved, tuple(notes))
+    resolved["source"] = str(path)
+    return Loaded(config, path, path.parent, resolved, tuple(notes))
 
 
 def load_resolved(run_dir: Path) -> Loaded:
