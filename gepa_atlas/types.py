@@ -553,6 +553,7 @@ class Verdict:
     gain_low: float | None = None  # 95 % paired interval
     gain_high: float | None = None
     pairs: int = 0
+    judge_error: float | None = None  # standard error that judging alone gives the gain: 0 for programs, None where it is not known
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -564,6 +565,7 @@ class Verdict:
             "gain_low": self.gain_low,
             "gain_high": self.gain_high,
             "pairs": self.pairs,
+            "judge_error": None if self.judge_error is None else round(self.judge_error, 9),
         }
 
 

@@ -36,11 +36,12 @@ def calibrate(
     bank: Annotated[Path | None, typer.Option(help="Recorded judgments of several responses a question, the best one marked.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="Recorded pairwise judgments in both orders.")] = None,
     config: _MaybeConfig = None,
+    draws: Annotated[int, typer.Option(min=1, help="Times that a model judge of --config judges each row of --labels: its noise.")] = 2,
 ) -> None:
     """Fit bias, weights, noise and a monotone map by judge; report cross-validated accuracy and calibration error."""
     from gepa_atlas.cli import rim_commands as commands
 
-    raise typer.Exit(commands.calibrate(bank=bank, labels=labels, pairs=pairs, config=config, out=out, say=typer.echo))
+    raise typer.Exit(commands.calibrate(bank=bank, labels=labels, pairs=pairs, config=config, draws=draws, out=out, say=typer.echo))
 
 
 @app.command()

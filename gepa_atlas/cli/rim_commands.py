@@ -9,6 +9,7 @@ from typing import Any
 
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.rim.bank import json_rows, load_bank
+from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.profile import Profile, load_profile
 
 Say = Callable[[str], None]
@@ -66,6 +67,7 @@ def calibrate(
     labels: Path | None = None,
     pairs: Path | None = None,
     config: Path | None = None,
+    draws: int = 2,
     out: Path,
     say: Say = print,
 ) -> int:
@@ -80,7 +82,7 @@ def calibrate(
     figures, points, digests = dict(profile.figures), dict(profile.points), list(profile.source.get("row_digests", ()))
     fitted: dict[str, Any] = {}
     if labels is not None:
-        points["labels"], figures["labels"], more = _labels(labels, config)
+        points["labels"], figures["labels"], more = _labels(labels, config, draws)
         digests += more
     if pairs is not None:
         from gepa_atlas.rim.pairs import calibrate_pairs, load_pairs
@@ -96,11 +98,11 @@ def calibrate(
     return 0
 
 
-def _labels(path: Path, config: Path | None) -> tuple[Any, dict[str, Any], list[str]]:
+def _labels(path: Path, config: Path | None, draws: int) -> tuple[Any, dict[str, Any], list[str]]:
     from gepa_atlas.rim.calibrate import fit_points
     from gepa_atlas.rim.labels import load_labels
 
-    read = load_labels(path, _panel(config) if config else None)
+    read = load_labels(path, _calibrating(config, draws) if config else None)
     points, figures = fit_points(read.judges, read.scores, read.label, lengths=read.lengths)
     return points, figures, list(read.digests)
 
@@ -184,9 +186,8 @@ def seated(config: Path | None) -> Sequence[str] | None:
     if config is None:
         return None
     from gepa_atlas.rim.judges.recorded import RecordedSettings
-    from gepa_atlas.rim.reward import read_rim
 
-    read = read_rim(config)
+    read = _read(config)
     judges = (*read.judges, *(read.escalate.judges if read.escalate else ()))
     names = [j.judge for j in judges if isinstance(j, RecordedSettings)]
     if not names:
@@ -195,11 +196,31 @@ def seated(config: Path | None) -> Sequence[str] | None:
 
 
 def _panel(config: Path) -> Any:
+    return _built(_read(config), config)
+
+
+def _calibrating(config: Path, draws: int) -> Any:
+    """The configured judges, all of them on one tier, so that each says something of every row; models are drawn `draws` times or more."""
+    from gepa_atlas.rim.judges.llm import LlmSettings
+
+    read = _read(config)
+    judges = (*read.judges, *(read.escalate.judges if read.escalate else ()))
+    more = tuple(j.model_copy(update={"draws": max(draws, j.draws)}) if isinstance(j, LlmSettings) else j for j in judges)
+    alone = {"judges": more, "escalate": None, "profile": None, "watch": None, "compare": None, "bounds": None}
+    return _built(read.model_copy(update=alone), config)
+
+
+def _read(config: Path) -> RimConfig:
+    from gepa_atlas.rim.reward import read_rim
+
+    return read_rim(config)
+
+
+def _built(read: RimConfig, config: Path) -> Any:
     from gepa_atlas.calls import Calls, MemoryTape
     from gepa_atlas.rim.panel import build_panel
-    from gepa_atlas.rim.reward import default_model, read_rim
+    from gepa_atlas.rim.reward import default_model
 
-    read = read_rim(config)
     calls = Calls(MemoryTape(), concurrency=read.concurrency)
     return build_panel(read, model=lambda spec: calls.model(default_model(spec), "judge"), base_dir=config.resolve().parent)
 

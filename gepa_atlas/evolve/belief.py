@@ -28,12 +28,26 @@ class Belief:
         self._xy = 0.5 * self._xx
         self._cells = 10.0
         self._step_sum, self._step_sq, self._steps = 0.0, 4 * 0.02, 4.0
+        self._judge_sum, self._judged = 0.0, 0  # variance that judging alone gives a cell, where the judges know their noise
         self._learned = 0
         self._step_of: dict[int, tuple[float, float, float]] = {}  # entry -> what it has put into the three sums
 
+    def judged(self, uncertainty: float | None) -> None:
+        """The standard error of a reward that was taken in; None where a judge does not know its own."""
+        if uncertainty is not None:
+            self._judge_sum += uncertainty**2
+            self._judged += 1
+
+    @property
+    def judge_var(self) -> float:
+        """Mean variance that judging alone gives a cell: 0 for programs, measured for calibrated or repeated model judges."""
+        return self._judge_sum / self._judged if self._judged else 0.0
+
     @property
     def rho(self) -> float:
-        return min(0.97, max(0.0, self._xy / self._xx))
+        """What a judge's draw adds is never shared with the parent, so measured judge noise is a ceiling on it from the first cell on."""
+        ceiling = 1.0 - self.judge_var / self.residual_var if self._judge_sum else 0.97
+        return max(0.0, min(0.97, ceiling, self._xy / self._xx))
 
     @property
     def residual_var(self) -> float:
@@ -43,7 +57,7 @@ class Belief:
     @property
     def cell_var(self) -> float:
         """Variance of one cell as evidence on a candidate, after the control variate."""
-        return max(self.residual_var * (1 - self.rho**2), 1e-4)
+        return max(self.residual_var * (1 - self.rho**2), self.judge_var, 1e-4)
 
     @property
     def step_mean(self) -> float:

@@ -257,6 +257,7 @@ class Evolution:
                 if lesson.sample:
                     self.planner.repeats.append(gain != first)
                 self.archive.record(entry, lesson.example.id, gain)
+                self.belief.judged(lesson.after.uncertainty)
                 entry.harmed += (lesson.delta or 0.0) < 0
                 columns.append(self.archive.columns[lesson.example.id])
         if columns:

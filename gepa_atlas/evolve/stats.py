@@ -117,3 +117,31 @@ def paired_gain(
     b = np.array([seed[k][1] for k in shared])
     low, high = paired_interval(a, b) or (None, None)
     return float((a - b).mean()), low, high, len(shared)
+
+
+def judging_error(winner: Sequence[Lesson], seed: Sequence[Lesson]) -> float | None:
+    """Standard error that judging alone gives the paired gain; None when a judge does not know its noise, 0 for programs.
+
+    An answer that both gave is judged once, so its noise is in both and drops out.
+    """
+    ours, theirs = _after(winner), _after(seed)
+    shared = ours.keys() & theirs.keys()
+    total = 0.0
+    for key in shared:
+        for mine, other in ((ours[key], theirs[key]), (theirs[key], ours[key])):
+            for output, uncertainty in mine:
+                if output in {o for o, _ in other}:
+                    continue
+                if uncertainty is None:
+                    return None
+                total += (uncertainty / len(mine)) ** 2
+    return float(np.sqrt(total)) / len(shared) if shared else None
+
+
+def _after(lessons: Sequence[Lesson]) -> dict[str, list[tuple[str | None, float | None]]]:
+    """(answer, standard error of its reward) of the scored lessons, by example id."""
+    found: dict[str, list[tuple[str | None, float | None]]] = {}
+    for lesson in lessons:
+        if lesson.delta is not None:
+            found.setdefault(lesson.example.id, []).append((lesson.second.output, lesson.after.uncertainty))
+    return found

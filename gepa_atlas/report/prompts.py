@@ -47,6 +47,7 @@ def optimized_prompts(record: RunRecord) -> dict[str, Any]:
                 "high": _round(verdict.gain_high),
                 "level": 0.95,
                 "pairs": verdict.pairs,
+                "judge_error": _round(verdict.judge_error),
             },
             "winner_id": record.challenger.id,
             "seed": _card(verdict.seed),

@@ -138,17 +138,21 @@ def fit_points(
     # On the labels' own scale only: what a judge gives on average beyond what is right on average.
     in_unit = bool(np.nanmax(scores) <= 1.0)
     bias = {n: round(float(np.nanmean(scores[:, j]) - label.mean()), 4) for j, n in enumerate(names) if in_unit}
+    measured = frozenset(n for j, n in enumerate(names) if bool(((~np.isnan(scores[:, j])).sum(axis=1) > 1).any()))
     figures = {
         "rows": len(label),
         "accuracy": round(float(((held_out > 0.5) == (label > 0.5)).mean()), 4),
         "auc": round(area(held_out, label > 0.5), 4),
         "ece": round(calibration_error(held_out, label), 4),
         "bias": bias,
-        "noise_of_one_draw": {n: round(float(v) ** 0.5, 4) for n, v in zip(names, model.noise, strict=True)},
+        "noise_of_one_draw": {
+            n: round(float(v) ** 0.5, 4) if n in measured else "not measured: nothing was judged twice"
+            for n, v in zip(names, model.noise, strict=True)
+        },
         "weights": {n: round(float(w), 4) for n, w in zip(names, model.weights(np.ones(len(names), dtype=np.int64)), strict=True)},
         "length_slope": round(slope, 4),
     }
-    return Points(model, Platt.fit(log_odds, label), bias, slope), figures
+    return Points(model, Platt.fit(log_odds, label), bias, slope, measured), figures
 
 
 def _discriminant(names: tuple[str, ...], scores: Array, label: Array, lengths: Array | None) -> tuple[Pooling, float]:

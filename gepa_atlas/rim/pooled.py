@@ -47,7 +47,8 @@ class Calibrated:
 
     def pool(self, spoken: Spoken, case: Case | None) -> tuple[float, float | None]:
         scores = {part.judge: (part.value or 0.0, self.draws.get(part.judge, 1)) for _, part in spoken}
-        return self.points.value(scores, len(case.output) if case else None)
+        exact = frozenset(part.judge for _, part in spoken if part.uncertainty == 0.0)
+        return self.points.value(scores, len(case.output) if case else None, exact)
 
 
 def calibrated(path: Path, config: RimConfig) -> Calibrated:

@@ -16,8 +16,10 @@ from gepa_atlas.rim.plans import Plan
 from gepa_atlas.rim.pooling import Pooling, sigmoid
 from gepa_atlas.types import digest
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "gepa_atlas.rim.profile"
+_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(15)  # a standard normal in 15 points
+_SHARES = _SHARES / _SHARES.sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +123,41 @@ class Points:
     map: Platt
     bias: dict[str, float] = field(default_factory=dict)  # mean score minus mean label, by judge, on the judges' scale
     length_slope: float = 0.0  # log-odds a judge panel gives for a doubling of length at equal label; taken off when lengths are known
+    measured: frozenset[str] = frozenset()  # judges that were asked more than once about something, so that their noise is known
 
-    def value(self, scores: dict[str, tuple[float, int]], length: int | None = None) -> tuple[float, float]:
-        """P(right) and the standard error that one-draw noise alone gives it, from (mean score, draws) by judge."""
+    def value(
+        self, scores: dict[str, tuple[float, int]], length: int | None = None, exact: frozenset[str] = frozenset()
+    ) -> tuple[float, float | None]:
+        """P(right) and the standard error that judging alone gives it, from (mean score, draws) by judge.
+
+        `exact` judges have no noise; the error is None where another judge's noise was never measured.
+        """
         known = self.pooling.judges
         draws = np.array([scores[j][1] if j in scores else 0 for j in known], dtype=np.int64)
         mean = np.array([scores[j][0] if j in scores else 0.0 for j in known])
         log_odds = float(self.pooling.log_posterior(mean[None, None], draws[None, None])[0, 0])
         if length is not None and self.length_slope:
             log_odds -= self.length_slope * math.log2(max(length, 1))
-        weights = self.pooling.weights(draws)
-        noise = math.sqrt(float((weights**2 * self.pooling.noise / np.maximum(draws, 1) * (draws > 0)).sum()))
         p = self.map(log_odds)
-        return p, p * (1 - p) * self.map.slope * noise
+        if scores.keys() - exact - self.measured:
+            return p, None
+        noisy = np.array([j in scores and j not in exact for j in known])
+        noise = math.sqrt(float((self.pooling.weights(draws) ** 2 * self.pooling.noise / np.maximum(draws, 1) * noisy).sum()))
+        around = self.map.many(log_odds + noise * _NODES)
+        return p, math.sqrt(max(0.0, float(_SHARES @ around**2 - (_SHARES @ around) ** 2)))
 
     def to_json(self) -> dict[str, Any]:
-        return {"pooling": self.pooling.to_json(), "map": self.map.to_json(), "bias": self.bias, "length_slope": self.length_slope}
+        return {
+            "pooling": self.pooling.to_json(),
+            "map": self.map.to_json(),
+            "bias": self.bias,
+            "length_slope": self.length_slope,
+            "measured": sorted(self.measured),
+        }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Points:
-        return cls(Pooling.from_json(row["pooling"]), Platt(*row["map"]), row["bias"], row["length_slope"])
+        return cls(Pooling.from_json(row["pooling"]), Platt(*row["map"]), row["bias"], row["length_slope"], frozenset(row["measured"]))
 
 
 @dataclass(frozen=True)

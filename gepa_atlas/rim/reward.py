@@ -99,7 +99,7 @@ class RIMReward:
     ) -> Any:
         """Scores in the order of the completions (None where there is none); with `return_info_dict` a list of infos, with
         `return_raw_tensors` a list of empty mappings behind it, as in ATLAS."""
-        evaluations = self._loop.wait(self._batch(_cases(prompts, completions, inputs)))
+        evaluations = self._loop.wait(self._batch(*_cases(prompts, completions, inputs)))
         return self._shaped(evaluations, return_info_dict, return_raw_tensors)
 
     async def abatch(
@@ -110,7 +110,7 @@ class RIMReward:
         return_raw_tensors: bool = False,
         **inputs: Any,
     ) -> Any:
-        evaluations = await self._loop.carry(self._batch(_cases(prompts, completions, inputs)))
+        evaluations = await self._loop.carry(self._batch(*_cases(prompts, completions, inputs)))
         return self._shaped(evaluations, return_info_dict, return_raw_tensors)
 
     def delta(self, prompt: str, before: str, after: str, ground_truth: str | None = None, context: str = "") -> Delta:
@@ -126,16 +126,17 @@ class RIMReward:
         infos = [e.extra["info"] for e in evaluations]
         return (scores, infos, [{} for _ in scores]) if raw else (scores, infos)
 
-    async def _batch(self, cases: list[Case]) -> list[RIMEvaluation]:
-        """As many workers as calls are allowed at once: a batch of any size holds no more than that in the air."""
-        results: list[RIMEvaluation | None] = [None] * len(cases)
-        queue = iter(range(len(cases)))
+    async def _batch(self, count: int, case: Callable[[int], Case]) -> list[RIMEvaluation]:
+        """More workers than calls are allowed at once, so that a call that ends finds the next one ready; but a batch of any size
+        holds no more than that in the air."""
+        results: list[RIMEvaluation | None] = [None] * count
+        queue = iter(range(count))
 
         async def work() -> None:
             for i in queue:
-                results[i] = await self._judge(cases[i])
+                results[i] = await self._judge(case(i))
 
-        await asyncio.gather(*(work() for _ in range(min(len(cases), self.config.concurrency))))
+        await asyncio.gather(*(work() for _ in range(min(count, 2 * self.config.concurrency))))
         return [r for r in results if r is not None]
 
     async def _judge(self, case: Case) -> RIMEvaluation:
@@ -202,14 +203,16 @@ def _wrapped(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if name not in _PER_ITEM or isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
 
 
-def _cases(prompts: Sequence[Any], completions: Sequence[Any], inputs: Mapping[str, Any]) -> list[Case]:
+def _cases(prompts: Sequence[Any], completions: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[int, Callable[[int], Case]]:
+    """How many there are, and how each is made: everything is checked now, and made when its turn comes."""
     if len(prompts) != len(completions):
         raise ContractError(f"{len(prompts)} prompts and {len(completions)} completions: there must be as many of each")
     for name in _PER_ITEM:
         if isinstance(inputs.get(name), list | tuple) and len(inputs[name]) != len(prompts):
             raise ContractError(f"{name} has {len(inputs[name])} entries for {len(prompts)} completions: there must be as many of each")
     wrapped = {k: v if not isinstance(v, str) or k not in _PER_ITEM else [v] * len(prompts) for k, v in inputs.items()}
-    return [_case(_text(p), _text(c), i, wrapped) for i, (p, c) in enumerate(zip(prompts, completions, strict=True))]
+    texts = [(_text(p), _text(c)) for p, c in zip(prompts, completions, strict=True)]
+    return len(texts), lambda i: _case(*texts[i], i, wrapped)
 
 
 def _text(value: Any) -> str:

@@ -44,7 +44,7 @@ def test_a_shipped_winner_is_the_best_candidate_with_its_test_score() -> None:
     assert (made["best_score"], made["initial_score"], made["score_split"]) == (0.9, 0.1, "test")
     assert made["improvement"] == 0.8
     assert (made["improvement_percentage"], made["improvement_percentage_of"]) == (800.0, "initial_score")
-    assert made["test"]["gain"] == {"mean": 0.8, "low": 0.65, "high": 0.89, "level": 0.95, "pairs": 39}
+    assert made["test"]["gain"] == {"mean": 0.8, "low": 0.65, "high": 0.89, "level": 0.95, "pairs": 39, "judge_error": None}
     assert (made["coverage"], made["harm_rate"]) == (39 / 40, 0.025)
     assert [a["id"] for a in made["lineage"]] == [WINNER.id, CHILD.id, SEED.id]
     assert [a["origin"] for a in made["lineage"]] == ["demos", "edit", "seed"]

@@ -244,7 +244,10 @@ def test_labels(tmp_path: Path) -> None:
     said: list[str] = []
     assert commands.calibrate(labels=lines(tmp_path / "labels.jsonl", rows), out=out, say=said.append) == 0
     points = load_profile(out).points["labels"]
-    assert points.value({"a": (0.9, 2), "b": (0.5, 1)})[0] > 0.7
+    p, error = points.value({"a": (0.9, 2), "b": (0.5, 1)})
+    assert p > 0.7 and error is None  # b was never asked twice about the same output
+    once, often = (points.value({"a": (0.7, n), "b": (0.5, 1)}, exact=frozenset("b"))[1] for n in (1, 8))
+    assert once is not None and often is not None and 0.5 > once > often > 0
     figures = load_profile(out).figures["labels"]
     assert abs(figures["weights"]["a"]) > 5 * abs(figures["weights"]["b"])
     assert 0.1 < figures["noise_of_one_draw"]["a"] < 0.2
