@@ -19,7 +19,7 @@ import math
 import re
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -49,6 +49,16 @@ _CONNECT_SECONDS = 10.0
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 _POOLS = 8  # httpcore's pool compares every connection with every other at each request: eight small ones cost a tenth of one large
+
+
+class Redirected(BadRequest):
+    """The answer was a redirect. Nobody follows one who was not told to."""
+
+    def __init__(self, message: str, status: int, location: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.location = location
+
 
 _Pools = list[tuple[AsyncGenerator["httpx.AsyncClient", None], "httpx.AsyncClient"]]
 _held: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
@@ -99,9 +109,11 @@ async def send(
     max_bytes: int = MAX_BYTES,
     timeout: float | None = None,
     content_type: str | None = None,
+    enough: Callable[[bytes], bool] | None = None,
 ) -> bytes:
     """The body of a 2xx answer. `timeout` is wall clock for the whole exchange, in seconds: a dripping server ends with it too.
-    With `content_type` an answer that says it is of another type (a login page, an image) is Garbled."""
+    With `content_type` an answer that says it is of another type (a login page, an image) is Garbled. `enough` sees each part as it
+    comes and ends the reading by saying True: a stream may stay open after its last word."""
     import httpx
 
     where = place(str(request.url))
@@ -113,7 +125,7 @@ async def send(
                     said = response.headers.get("content-type", "").partition(";")[0].strip().lower()
                     if content_type is not None and said and said != content_type:
                         raise Garbled(f"{where} sent {said[:80]}; expected {content_type} (content_type)")
-                    return await _read(response, max_bytes, where)
+                    return await _read(response, max_bytes, where, enough)
                 body = await _read_some(response)
                 raise status_error(response.status_code, response.headers, body, where)
             finally:
@@ -124,7 +136,7 @@ async def send(
         raise network_error(error, where) from None
 
 
-async def _read(response: httpx.Response, max_bytes: int, where: str) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int, where: str, enough: Callable[[bytes], bool] | None) -> bytes:
     announced = response.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > max_bytes:
         raise TooLarge(f"{where} announced {announced} bytes; the limit is {max_bytes} (max_bytes)")
@@ -135,6 +147,8 @@ async def _read(response: httpx.Response, max_bytes: int, where: str) -> bytes:
         if size > max_bytes:
             raise TooLarge(f"{where} sent more than {max_bytes} bytes (max_bytes)")
         parts.append(part)
+        if enough is not None and enough(part):
+            break
     return b"".join(parts)
 
 
@@ -172,7 +186,8 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, where: st
         return NotFound(said)
     if 300 <= status < 400:
         target = place(headers.get("location", ""))
-        return BadRequest(f"{where} answered {status}: it redirects to {target or 'nowhere'}; configure that address itself")
+        said = f"{where} answered {status}: it redirects to {target or 'nowhere'}; configure that address itself"
+        return Redirected(said, status, headers.get("location", ""))
     return BadRequest(said)
 
 
@@ -189,7 +204,7 @@ def network_error(error: Exception, where: str) -> CallError:
         return BadRequest(f"the request to {where} is not valid HTTP: check its headers for line breaks and control characters")
     if isinstance(error, httpx.DecodingError):
         return Garbled(f"{where} sent a body that its content-encoding does not describe")
-    return Unreachable(f"no complete answer from {where}: {name}: {_line(str(error))}")
+    return Unreachable(f"no complete answer from {where}: {name}: {line(str(error))}")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -224,7 +239,7 @@ def json_body(raw: bytes, where: str) -> Any:
     except UnicodeDecodeError:
         raise Garbled(f"{where} sent bytes that are not UTF-8") from None
     except (ValueError, RecursionError):
-        shown = _line(raw[:200].decode("utf-8", "replace"))
+        shown = line(raw[:200].decode("utf-8", "replace"))
         raise Garbled(f"{where} sent something that is not JSON: {shown or '(nothing)'}") from None
 
 
@@ -269,13 +284,13 @@ def _words(body: bytes) -> str:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return _line(text)
+        return line(text)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]
-    return _line(found if isinstance(found, str) else json.dumps(found))
+    return line(found if isinstance(found, str) else json.dumps(found))
 
 
-def _line(text: str, limit: int = 300) -> str:
+def line(text: str, limit: int = 300) -> str:
     flat = scrub(" ".join(text.split()))
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

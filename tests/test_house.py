@@ -47,8 +47,9 @@ NAMED_FRIENDS = {
 GUESTS = {
     "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose"}, "optuna": {"propose", "sweep"},
     "joblib": {"sweep"}, "torch": {"train"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"}, "transformers": {"train"},
-    "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "testing"},
+    "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
+    "jsonpath": {"connectors", "data"},
     "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim"},
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
@@ -153,7 +154,21 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-HEAVY = {"litellm", "torch", "dspy", "optuna", "joblib", "openai", "xllamacpp", "jsonschema", "httpx", "rich", "transformers", "sqlalchemy"}
+HEAVY = {
+    "jsonpath",
+    "litellm",
+    "torch",
+    "dspy",
+    "optuna",
+    "joblib",
+    "openai",
+    "xllamacpp",
+    "jsonschema",
+    "httpx",
+    "rich",
+    "transformers",
+    "sqlalchemy",
+}
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gepa_atlas.connectors.placement import Placement
 from gepa_atlas.endpoints import EndpointLimits
@@ -58,9 +58,43 @@ def attempt(text: str | None, usage: Usage, who: str) -> Attempt:
     return Attempt(text, usage)
 
 
+def _readable(path: str) -> str:
+    """The path as it is; ValueError when it is a JSONPath that cannot be read."""
+    if path.startswith("$"):
+        import jsonpath
+
+        try:
+            jsonpath.compile(path)
+        except jsonpath.JSONPathError as error:
+            raise ValueError(f"not a JSONPath: {str(error).splitlines()[0]}") from None
+    return path
+
+
+FieldPath = Annotated[str, AfterValidator(_readable)]
+"""Where an answer is in a JSON document: a dotted path (`choices.0.message.content`), or a JSONPath, which begins with `$`."""
+
+
 def field(value: Any, path: str, who: str) -> str | None:
-    """The text at a dotted path (`choices.0.message.content`) of a JSON value. Numbers and JSON documents come as their JSON text,
-    null as None. A key that itself contains dots is found too. Garbled when the path is not there."""
+    """The text at a FieldPath of a JSON value. Numbers and JSON documents come as their JSON text, null as None, several matches of a
+    JSONPath a line each. A key that itself contains dots is found too. Garbled when the path is not there."""
+    here = _matches(value, path, who) if path.startswith("$") else [_at(value, path, who)]
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in here if part is not None]
+    return "\n".join(texts) if texts else None
+
+
+def _matches(value: Any, path: str, who: str) -> list[Any]:
+    import jsonpath
+
+    try:
+        found = jsonpath.findall(path, value)
+    except jsonpath.JSONPathError as error:
+        raise Garbled(f"{who} answered with something {path!r} cannot be looked up in: {str(error).splitlines()[0]}") from None
+    if not found:
+        raise Garbled(f"{who} answered without the field {path!r}: nothing in {_shape(value)} matches (response_field)")
+    return found
+
+
+def _at(value: Any, path: str, who: str) -> Any:
     here = value
     rest = path
     while rest:
@@ -71,9 +105,7 @@ def field(value: Any, path: str, who: str) -> str | None:
             here = here[int(key)]
         else:
             raise Garbled(f"{who} answered without the field {path!r}: {_shape(here)} has no {key!r} (response_field)")
-    if here is None or isinstance(here, str):
-        return here
-    return json.dumps(here, ensure_ascii=False)
+    return here
 
 
 def _next_key(here: Any, rest: str) -> tuple[str, str]:

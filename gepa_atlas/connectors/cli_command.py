@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gepa_atlas.connectors.answers import Clock, OpaqueParams, attempt, deadline, field
+from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field
 from gepa_atlas.connectors.placement import demo_rows, encoded, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.process import Ended, Limits, run_process
 from gepa_atlas.connectors.registry import Surroundings
@@ -45,7 +45,7 @@ class CommandParams(OpaqueParams):
     cpu_seconds: int | None = Field(None, ge=1)
     max_bytes: int = Field(2_000_000, ge=1)  # of output
     response_format: Literal["text", "json"] = "text"
-    response_field: str = "response"  # dotted path, with response_format: json
+    response_field: FieldPath = "response"  # with response_format: json
     strip: bool = True  # white space around a text answer
 
     @field_validator("argv", mode="before")

@@ -2,101 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import re
-from collections.abc import Mapping
-from typing import Any, Literal
-from urllib.parse import urlsplit
-
-from pydantic import Field, field_validator, model_validator
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+from weakref import WeakKeyDictionary
 
 from gepa_atlas import wire
-from gepa_atlas.connectors.answers import Clock, OpaqueParams, attempt, deadline, field
+from gepa_atlas.addresses import host_of, public_only
+from gepa_atlas.connectors.answers import Clock, attempt, deadline, field
+from gepa_atlas.connectors.http_params import SECRET, SESSION, HttpParams, StreamParams, strings_in
 from gepa_atlas.connectors.placement import chat_turns, demo_rows, encoded, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
-from gepa_atlas.errors import BadRequest, Garbled
+from gepa_atlas.connectors.sse import EventStream
+from gepa_atlas.errors import BadRequest, EmptyAnswer, Garbled, ServerFault
 from gepa_atlas.ports import Agent, Endpoint
-from gepa_atlas.secrets import remember
+from gepa_atlas.secrets import remember, scrub_json
 from gepa_atlas.settings import load
 from gepa_atlas.texts import fill
 from gepa_atlas.types import Attempt, Json, Scalar, Task, digest
 
-_VERSION = 1
-_SECRET = re.compile(r"auth|key|token|secret|passw|cookie|credential|signature", re.IGNORECASE)
+if TYPE_CHECKING:
+    import httpx
 
-
-class HttpParams(OpaqueParams):
-    """Without `request_template` the body is {prompt_field: prompt}, and with `guidance: field` also the guidance and the demos.
-
-    Placeholders inside the strings of `request_template` and `query`: {prompt} {question} {context} {guidance}; a string that is
-    exactly "{demos}" or "{messages}" (the whole request as chat turns) becomes a list.
-    """
-
-    endpoint: str
-    method: Literal["POST", "PUT", "PATCH", "GET"] = "POST"
-    headers: dict[str, str] = Field(default_factory=dict)  # values may hold ${ENV}
-    headers_env: dict[str, str] = Field(default_factory=dict)  # header name: name of the variable with its value
-    query: dict[str, str] = Field(default_factory=dict)
-    request_template: dict[str, Any] | None = None
-    prompt_field: str = "prompt"
-    guidance_field: str = "guidance"
-    demos_field: str = "demos"
-    settings_fields: dict[str, str] = Field(default_factory=dict)  # setting of a candidate: dotted path in the body
-    system_prompt: str = ""  # the first of {messages} while there is no guidance to replace it
-    response_format: Literal["json", "text"] = "json"
-    response_field: str = "response"  # dotted path; numbers are list indexes
-    content_type: str = "text/plain"  # of an answer with response_format: text; with json the body itself decides
-    max_bytes: int = Field(2_000_000, ge=1)
-
-    @field_validator("endpoint")
-    @classmethod
-    def _an_address(cls, endpoint: str) -> str:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the endpoint must be an http:// or https:// address")
-        if parts.username or parts.password:
-            remember(parts.password or "")
-            raise ValueError("no user or password in an address; name a variable in headers_env instead")
-        wire.check_address(endpoint)
-        return endpoint
-
-    @field_validator("headers", "headers_env")
-    @classmethod
-    def _not_the_framing(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name in headers:
-            if name.lower() in ("content-length", "transfer-encoding"):
-                raise ValueError(f"{name} follows from each body and cannot be set; remove it")
-        return headers
-
-    @model_validator(mode="after")
-    def _settings_fit(self) -> HttpParams:
-        for name, path in self.settings_fields.items():
-            here: Any = self.request_template
-            for key in path.split(".")[:-1]:
-                here = here.get(key) if isinstance(here, dict) else here
-            if here is not None and not isinstance(here, dict):
-                raise ValueError(f"settings_fields: {path!r} of {name!r} leads into a {type(here).__name__} of request_template")
-        return self
-
-    @model_validator(mode="after")
-    def _reaches_the_agent(self) -> HttpParams:
-        strings = _strings([self.request_template, self.query])
-        holds = {name: any("{" + name + "}" in s for s in strings) for name in ("prompt", "question", "guidance", "demos", "messages")}
-        if self.guidance in ("system", "turns") and "{messages}" not in strings:
-            raise ValueError(f'guidance: {self.guidance} needs a request_template with the value "{{messages}}"')
-        if "{messages}" in strings:
-            if self.guidance == "field" and not holds["guidance"]:
-                raise ValueError('guidance: field needs "{guidance}" in request_template')
-            return self
-        if self.request_template is None and self.method != "GET":
-            return self
-        if not (holds["prompt"] or holds["question"]):
-            raise ValueError('request_template (query, for GET) must hold "{prompt}" or "{question}" in one of its strings')
-        if not holds["guidance"] and (self.guidance == "field" or not holds["prompt"]):
-            raise ValueError('the guidance would not reach the agent: put "{guidance}", or "{prompt}" with prefix or suffix, in a string')
-        if holds["guidance"] and holds["prompt"] and self.guidance != "field":
-            raise ValueError("{prompt} and {guidance} together send the guidance twice; set guidance: field")
-        return self
+_VERSION = 2
+_HOPS = 5
+_ACCEPT = {"json": "application/json", "text": "text/plain, */*;q=0.1", "sse": "text/event-stream"}
 
 
 class HttpAgent:
@@ -105,14 +39,16 @@ class HttpAgent:
         given = params.headers | {name: "${" + variable + "}" for name, variable in params.headers_env.items()}
         self._headers = wire.reveal_headers(given, f"{where}.headers")
         for name, value in self._headers.items():
-            if _SECRET.search(name):
+            if SECRET.search(name):
                 remember(value.split()[-1] if value.split() else value)
         self._who = wire.place(params.endpoint)
-        strings = _strings([params.request_template, params.query])
+        strings = strings_in([params.request_template, params.query])
         plain_fields = params.request_template is None and params.method != "GET" and params.guidance == "field"
         self._demos_apart = plain_fields or not {"{demos}", "{messages}"}.isdisjoint(strings)
-        self._identity = "http:" + digest({"version": _VERSION, "params": _answering(params)}, 16)
-        self._endpoint = params.endpoint_at(f"http:{urlsplit(params.endpoint).netloc.lower()}")
+        self._shared = params.reset is not None and not any(SESSION in text for text in (params.endpoint, *strings))
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._identity = "http:" + digest({"version": _VERSION, "params": params.answering()}, 16)
+        self._endpoint = params.endpoint_at(host_of(params.endpoint))
 
     @property
     def identity(self) -> str:
@@ -124,50 +60,31 @@ class HttpAgent:
 
     async def run(self, task: Task) -> Attempt:
         """Raises CallError."""
-        import httpx
-
         p = self._params
         clock = Clock()
-        body = self.body(task)
-        try:
-            url = httpx.URL(p.endpoint).copy_merge_params(self.query(task))
-        except httpx.InvalidURL as error:
-            raise BadRequest(f"the address for this question is not valid ({error}); send long texts in a body") from None
-        headers = {"Accept": "application/json" if p.response_format == "json" else "text/plain, */*;q=0.1"} | self._headers
-        content = None
-        if body is not None:
-            headers = {"Content-Type": "application/json"} | headers
-            content = encoded(json.dumps(body, ensure_ascii=False, allow_nan=False), "the request")
-        async with deadline(p.timeout, self._who):
-            client = await wire.client()
-            request = client.build_request(p.method, url, headers=headers, content=content)
-            kind = p.content_type.lower() if p.response_format == "text" else None
-            raw = await wire.send(client, request, max_bytes=p.max_bytes, content_type=kind)
-        return attempt(self._text(raw), clock.usage(p), self._who)
-
-    def body(self, task: Task) -> Json:
-        """The JSON body for this task; None where there is none. Pure. Raises BadRequest for a setting that has no field."""
-        p = self._params
-        settings = dict(task.guidance.settings)
-        if refused := no_place_for(settings, tuple(p.settings_fields), "the agent (settings_fields)"):
-            raise refused
-        if p.request_template is not None:
-            body = _filled(p.request_template, self._values(task), self._lists(task))
-        elif p.method == "GET":
-            body = {}
-        else:
-            body = {p.prompt_field: self._values(task)["prompt"]}
-            if p.guidance == "field":
-                body |= {p.guidance_field: task.guidance.text, p.demos_field: demo_rows(task.guidance.demos)}
-        for name, value in settings.items():
-            _put(body, p.settings_fields[name].split("."), value)
-        return body or None
-
-    def query(self, task: Task) -> dict[str, str]:
         values = self._values(task)
-        for name, value in self._params.query.items():
-            encoded(fill(value, values), f"query.{name}")
-        return {name: fill(value, values) for name, value in self._params.query.items()}
+        self._url(values)
+        self._content(self._body(task, values))  # what cannot be sent is found before anything is
+        async with deadline(p.timeout, self._who), self._turn():
+            client = await wire.client()
+            if p.reset is not None:
+                values["session"] = await self._fresh_session(client)
+            request = self._request(client, p.method, self._url(values), self._body(task, values))
+            pieces = _Pieces(p.stream, p.response_field, self._who) if p.response_format == "sse" else None
+            raw = await self._sent(client, request, pieces)
+        return attempt(self._text(raw) if pieces is None else pieces.text(), clock.usage(p), self._who)
+
+    def preview(self, task: Task) -> dict[str, Any]:
+        """The request as JSON: headers by name, the body in full."""
+        values = self._values(task)
+        body = self._body(task, values)
+        names = sorted({*self._headers, "Accept", *(["Content-Type"] if body is not None else [])})
+        shown: dict[str, Any] = {"method": self._params.method, "url": str(self._url(values)), "headers": names, "body": body}
+        if self._params.reset is not None:
+            shown = {"first": {"method": self._params.reset.method, "url": self._params.reset.endpoint}, **shown}
+        return {name: scrub_json(value) for name, value in shown.items()}
+
+    # -- the request -----------------------------------------------------------------------------------------------------
 
     def _values(self, task: Task) -> dict[str, str]:
         p = self._params
@@ -178,9 +95,96 @@ class HttpAgent:
             "guidance": guidance_text(task.guidance, p, demos_apart=self._demos_apart),
         }
 
+    def _body(self, task: Task, values: Mapping[str, str]) -> Json:
+        """The JSON body for this task; None where there is none. Raises BadRequest for a setting that has no field."""
+        p = self._params
+        settings = dict(task.guidance.settings)
+        if refused := no_place_for(settings, tuple(p.settings_fields), "the agent (settings_fields)"):
+            raise refused
+        if p.request_template is not None:
+            body = _filled(p.request_template, values, self._lists(task))
+        elif p.method == "GET":
+            body = {}
+        else:
+            body = {p.prompt_field: values["prompt"]}
+            if p.guidance == "field":
+                body |= {p.guidance_field: task.guidance.text, p.demos_field: demo_rows(task.guidance.demos)}
+        for name, value in settings.items():
+            _put(body, p.settings_fields[name].split("."), value)
+        return body or None
+
     def _lists(self, task: Task) -> dict[str, list[Json]]:
         turns = chat_turns(task, self._params, system=self._params.system_prompt)
         return {"{demos}": [dict(row) for row in demo_rows(task.guidance.demos)], "{messages}": [dict(turn.to_json()) for turn in turns]}
+
+    def _url(self, values: Mapping[str, str]) -> httpx.URL:
+        import httpx
+
+        p = self._params
+        query = {name: fill(value, values) for name, value in p.query.items()}
+        for name, value in query.items():
+            encoded(value, f"query.{name}")
+        session = {"session": values["session"]} if "session" in values else {}
+        try:
+            return httpx.URL(fill(p.endpoint, session)).copy_merge_params(query)
+        except httpx.InvalidURL as error:
+            raise BadRequest(f"the address for this question is not valid ({error}); send long texts in a body") from None
+
+    def _request(self, client: httpx.AsyncClient, method: str, url: httpx.URL | str, body: Json) -> httpx.Request:
+        headers = {"Accept": _ACCEPT[self._params.response_format]} | self._headers
+        if body is not None:
+            headers = {"Content-Type": "application/json"} | headers
+        return client.build_request(method, url, headers=headers, content=self._content(body))
+
+    def _content(self, body: Json) -> bytes | None:
+        return None if body is None else encoded(json.dumps(body, ensure_ascii=False, allow_nan=False), "the request")
+
+    # -- sending it ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Where all calls share one conversation, one at a time."""
+        if not self._shared:
+            yield
+            return
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            yield
+
+    async def _fresh_session(self, client: httpx.AsyncClient) -> str:
+        reset = self._params.reset
+        assert reset is not None
+        session = uuid.uuid4().hex
+        url, body = fill(reset.endpoint, {"session": session}), _filled(reset.body, {"session": session}, {})
+        raw = await self._sent(client, self._request(client, reset.method, url, body), reading=False)
+        if reset.session_field is None:
+            return session
+        given = field(wire.json_body(raw, wire.place(url)), reset.session_field, wire.place(url))
+        if not given:
+            raise Garbled(f"{wire.place(url)} named no session at {reset.session_field!r} (reset.session_field)")
+        return given
+
+    async def _sent(
+        self, client: httpx.AsyncClient, request: httpx.Request, pieces: _Pieces | None = None, *, reading: bool = True
+    ) -> bytes:
+        """The body of the answer, after the redirects that the configuration allows."""
+        p = self._params
+        kind = {"text": p.content_type.lower(), "sse": "text/event-stream", "json": None}[p.response_format] if reading else None
+        for _ in range(_HOPS):
+            checked = await public_only(request, self._who) if p.private_addresses == "refuse" else request
+            try:
+                enough = pieces.stream.feed if pieces is not None else None
+                return await wire.send(client, checked, max_bytes=p.max_bytes, content_type=kind, enough=enough)
+            except wire.Redirected as redirect:
+                request = self._followed(client, request, redirect)
+        raise BadRequest(f"{self._who} redirects more than {_HOPS} times")
+
+    def _followed(self, client: httpx.AsyncClient, request: httpx.Request, redirect: wire.Redirected) -> httpx.Request:
+        target = urljoin(str(request.url), redirect.location)
+        if self._params.redirects == "refuse" or host_of(target) != host_of(str(request.url)):
+            raise BadRequest(str(redirect)) from None
+        if redirect.status not in (307, 308) and request.method not in ("GET", "DELETE"):
+            raise BadRequest(f"{redirect}: a {redirect.status} would turn this {request.method} into a request without a body") from None
+        return client.build_request(request.method, target, headers=request.headers, content=request.content)
 
     def _text(self, raw: bytes) -> str | None:
         if self._params.response_format == "json":
@@ -191,24 +195,49 @@ class HttpAgent:
             raise Garbled(f"{self._who} sent bytes that are not UTF-8") from None
 
 
+class _Pieces:
+    """The answer in a stream of events, put together as they come."""
+
+    def __init__(self, params: StreamParams, path: str, who: str) -> None:
+        self._params = params
+        self._path = path
+        self._who = who
+        self._parts: list[str] = []
+        self._missing: Garbled | None = None
+        self.stream = EventStream(self._on_event, who)
+
+    def text(self) -> str:
+        """Raises Garbled when the end that was configured did not come, EmptyAnswer when nothing came."""
+        if self._params.end is not None and not self.stream.over:
+            raise Garbled(f"{self._who} sent a stream that ends without {self._params.end!r} (stream.end): half an answer")
+        if not self._parts and self._missing is not None:
+            raise self._missing
+        if not self._parts:
+            raise EmptyAnswer(f"{self._who} sent a stream without any piece of an answer")
+        return "".join(self._parts)
+
+    def _on_event(self, name: str, data: str) -> bool:
+        if self._params.end is not None and self._params.end in (name, data):
+            return True
+        if name == "error":
+            raise ServerFault(f"{self._who} broke off with an error event: {wire.line(data)}")
+        if self._params.event is not None and name != self._params.event:
+            return False
+        if self._params.data == "text":
+            self._parts.append(data)
+            return False
+        try:
+            piece = field(wire.json_body(data.encode("utf-8", "surrogatepass"), self._who), self._path, self._who)
+        except Garbled as error:  # an event about something else; worth a word if no event has the field
+            self._missing = error
+            return False
+        if piece is not None:
+            self._parts.append(piece)
+        return False
+
+
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     return HttpAgent(load(HttpParams, params, surroundings.where), surroundings.where)
-
-
-def _answering(params: HttpParams) -> dict[str, Any]:
-    """The configuration that can change an answer. Values that look like keys stay out: a renewed key is the same agent."""
-    shown = params.answering()
-    for group in ("headers", "query"):
-        shown[group] = {name: "" if _SECRET.search(name) else value for name, value in shown[group].items()}
-    return shown | {"headers_env": sorted(params.headers_env), "max_bytes": None}
-
-
-def _strings(value: Any) -> set[str]:
-    """Every string value inside a JSON value."""
-    if isinstance(value, str):
-        return {value}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {text for part in inner for text in _strings(part)}
 
 
 def _filled(template: Any, values: Mapping[str, str], lists: Mapping[str, list[Json]]) -> Any:

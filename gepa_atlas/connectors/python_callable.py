@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from gepa_atlas.connectors.answers import Clock, OpaqueParams, attempt, deadline, field
+from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field
 from gepa_atlas.connectors.loading import load_callable
 from gepa_atlas.connectors.placement import demo_rows, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
@@ -36,7 +36,7 @@ class CallableParams(OpaqueParams):
     process_input: Literal["raw", "dict_wrapper"] = "raw"
     input_key: str = "input"
     process_response: Literal["raw", "json"] = "raw"  # json: the returned text is a JSON document, and response_field is in it
-    response_field: str | None = None  # dotted path in a returned dict
+    response_field: FieldPath | None = None  # in a returned dict
 
     @model_validator(mode="after")
     def _consistent(self) -> CallableParams:
