@@ -43,6 +43,15 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Intent:
+    """A call that was begun: the id of its row, who asks, for which slot."""
+
+    id: int
+    role: Role
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something decided, told once: its number, kind and payload."""
 
@@ -91,7 +100,8 @@ class Index:
         self.answers: dict[str, int] = {}  # key -> id of the entry that answers it
         self.failed: set[int] = set()  # ids of entries that are failures
         self.leaned: set[int] = set()  # ids of failures that a told event was decided on
-        self.open: dict[str, list[int]] = {}  # key -> ids of intents without an entry
+        self.open: dict[str, list[Intent]] = {}  # key -> intents without an entry
+        self.under_way = 0  # calls intended and not settled since this process opened the run
         self.told: dict[int, tuple[int, str]] = {}  # n -> id of the event, digest of kind and payload
         self.by_role: Counter[Role] = Counter()
         self.attempts: Counter[Role] = Counter()
@@ -104,7 +114,8 @@ class Index:
             if kind == "entry":
                 self._entry(number, name, head)
             elif kind == "intent":
-                self.open.setdefault(name, []).append(number)
+                self.open.setdefault(name, []).append(Intent(number, head["role"], head["slot"]))
+                self.under_way += 1
             elif kind == "event":
                 self.told[int(name)] = (number, head["digest"])
                 self.leaned.update(head["leans"])
@@ -114,10 +125,10 @@ class Index:
                 self.run_id, self.manifest, self.started = name, json.loads(body), head["at"]
 
     def _entry(self, number: int, key: str, head: dict[str, Any]) -> None:
-        intents = self.open[key]
-        intents.remove(head["intent"])
-        if not intents:
-            del self.open[key]
+        left = [intent for intent in self.open.pop(key) if intent.id != head["intent"]]
+        if left:
+            self.open[key] = left
+        self.under_way -= 1
         role: Role = head["role"]
         self.attempts[role] += head["attempts"]
         if head["status"] == "dropped":
@@ -131,7 +142,8 @@ class Index:
             self.failed.add(number)
 
     def forgive(self) -> None:
-        """Forget failures that nothing told depends on: a new process tries those calls again."""
+        """Forget failures that nothing told depends on: a new process tries those calls again. Nothing is under way in it yet."""
+        self.under_way = 0
         self.answers = {key: number for key, number in self.answers.items() if number not in self.failed or number in self.leaned}
 
     def calls(self) -> dict[str, Any]:

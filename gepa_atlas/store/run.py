@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,9 @@ from gepa_atlas.tape import SLOT, Charge, Entry
 from gepa_atlas.types import Role, Usage, canonical, digest
 
 _APPLICATION = 0x47415431  # "GAT1", for file(1)
+_PAGE = 512  # bytes: each commit writes the last page again, so a small page is written seldom and cheaply
+_CHECKPOINT = 8192  # pages of log after which it is moved into run.db: 4 MB
+_KEPT = 16_000_000  # characters of recent answers kept in memory
 
 
 class Run(RunView):
@@ -40,6 +45,8 @@ class Run(RunView):
         self._connection = connection
         self._writer = writer
         self._leans: dict[int, set[int]] = {}  # slot -> ids of failed entries it was answered with
+        self._recent: OrderedDict[str, tuple[dict[str, Any], str]] = OrderedDict()  # key -> head and body of its last entry
+        self._kept = 0  # characters in them
 
     @classmethod
     def open(
@@ -83,7 +90,7 @@ class Run(RunView):
         number = self._index.answers.get(key)
         if number is None:
             return None
-        head, body = self._row(number, key)
+        head, body = self._recent.get(key) or self._row(number, key)
         if head["status"] == "failed":
             self._leans.setdefault(SLOT.get(), set()).add(number)
         return Entry(head["status"], json.loads(body), Usage.from_json(head["usage"]), head["attempts"])
@@ -113,23 +120,40 @@ class Run(RunView):
         intents = self._index.open.get(key)
         if not intents:
             raise ContractError(f"call {key[:12]} is settled without having been intended")
-        row = self._reader.execute("SELECT head FROM log WHERE id = ?", (intents[-1],)).fetchall()
-        intent = json.loads(row[0][0])
+        intent = intents[-1]
         head = {
-            "intent": intents[-1],
-            "role": intent["role"],
-            "slot": intent["slot"],
+            "intent": intent.id,
+            "role": intent.role,
+            "slot": intent.slot,
             "status": entry.status,
             "attempts": entry.attempts,
             "usage": entry.usage.to_json(),
             "at": _now(),
         }
-        await self._append(Draft("entry", key, head, canonical(scrub_json(entry.body))))
+        body = canonical(scrub_json(entry.body))
+        await self._append(Draft("entry", key, head, body))
+        if entry.status != "dropped":
+            self._keep(key, head, body)
+
+    def _keep(self, key: str, head: dict[str, Any], body: str) -> None:
+        """Answers are mostly read just after they came in: those are not fetched from the disk."""
+        self._kept += len(body) - len(self._recent.pop(key, (head, ""))[1])
+        self._recent[key] = (head, body)
+        while self._kept > _KEPT:
+            _, (_, oldest) = self._recent.popitem(last=False)
+            self._kept -= len(oldest)
 
     # -- what was decided ----------------------------------------------------------------------------------------------
 
     async def tell(self, n: int, kind: str, payload: Mapping[str, Any]) -> None:
         """Record event n, once; returns when it is committed. An event told before must say the same, or RunChanged."""
+        recorded = self.record(n, kind, payload)
+        if recorded is not None:
+            await recorded
+
+    def record(self, n: int, kind: str, payload: Mapping[str, Any]) -> asyncio.Future[None] | None:
+        """The same without waiting: the future is done when the event is committed, None when it had been told before. Whatever is
+        recorded later is committed later, so a call that follows from this event is never on disk without it."""
         content = scrub_json(dict(payload))
         word = digest({"kind": kind, "payload": content})
         if n in self._index.told:
@@ -138,9 +162,9 @@ class Run(RunView):
                     f"{self.directory}: replay of slot {n} differs from what was recorded: the program or a model outside of the record "
                     "changed; use the version that started the run, or a new run directory"
                 )
-            return
+            return None
         leans = sorted(self._leans.pop(n, ()))
-        await self._append(Draft("event", str(n), {"kind": kind, "digest": word, "leans": leans}, canonical(content)))
+        return self._writer.put(self._running(Draft("event", str(n), {"kind": kind, "digest": word, "leans": leans}, canonical(content))))
 
     async def finish(self) -> None:
         """The run is complete. Opening it again finds every answer recorded and writes nothing."""
@@ -162,9 +186,11 @@ class Run(RunView):
             await self._writer.append([_status(status, reason)])
 
     async def _append(self, row: Draft) -> None:
+        await self._writer.append(self._running(row))
+
+    def _running(self, row: Draft) -> list[Draft]:
         """A finished or stopped run that records something is running again."""
-        rows = [row] if self._index.status == "running" else [_status("running", ""), row]
-        await self._writer.append(rows)
+        return [row] if self._index.status == "running" else [_status("running", ""), row]
 
 
 def _now() -> float:
@@ -186,7 +212,9 @@ def _make_private(directory: Path) -> None:
 def _connect(directory: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(directory / "run.db", isolation_level=None, check_same_thread=False, timeout=5)
     try:
+        connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         connection.execute("PRAGMA synchronous = FULL")
     except sqlite3.Error as error:
         connection.close()

@@ -1,10 +1,15 @@
-"""The single writer: a thread that commits whatever is waiting as one transaction, then answers everyone who waited."""
+"""The single writer: a thread that commits whatever is waiting as one transaction, then answers everyone who waited.
+
+Every commit is synced before anyone is answered (`synchronous=FULL`), so what was answered for survives a kill of the process and a power
+cut alike. Rows are committed in the order they came in: who goes on without waiting is still behind everything it rests on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -14,6 +19,7 @@ from gepa_atlas.store.log import Draft, Index, chain, explain
 from gepa_atlas.types import canonical
 
 _Request = tuple[Sequence[Draft], asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+_GATHER = 0.004  # seconds a commit waits for company while several calls are under way: fewer syncs, fewer pages written twice
 
 
 class Writer:
@@ -31,6 +37,10 @@ class Writer:
 
     async def append(self, rows: Sequence[Draft]) -> None:
         """Returns when the rows are committed. Cancelling the wait does not cancel the write."""
+        await self.put(rows)
+
+    def put(self, rows: Sequence[Draft]) -> asyncio.Future[None]:
+        """Hand in rows to be committed behind everything handed in before; the future is done when they are safe."""
         if self._broken:
             raise self._broken
         if self._thread is None:
@@ -39,7 +49,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._requests.put((rows, loop, done))
-        await done
+        return done
 
     def close(self) -> None:
         """Commit what is still waiting, then end the thread. Whatever comes later is refused."""
@@ -86,6 +96,8 @@ class Writer:
         while not last:
             waiting: list[_Request] = []
             request = self._requests.get()
+            if request is not None and self._index.under_way > 1:
+                time.sleep(_GATHER)
             while True:
                 if request is None:
                     last = True

@@ -233,7 +233,7 @@ def full(root: Path) -> dict[str, object]:
     want, _ = reference(root, slots)
     refused = alike = runs = 0
     totals: Counter[str] = Counter()
-    for size in [0, 1000, 4096, 8192, *range(10_000, 300_000, 15_000)]:
+    for size in [0, 1000, 3000, 6000, *range(10_000, 100_000, 4_500)]:
         directory, ledger = root / f"run{runs}", root / f"run{runs}.txt"
         witness = Witness(directory, ledger)
 

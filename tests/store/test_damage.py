@@ -135,7 +135,7 @@ def test_a_changed_row_is_refused_and_listed_as_damaged(tmp_path: Path) -> None:
 
 def test_a_full_database_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
     async def until_full(run: Run) -> None:
-        run._connection.execute("PRAGMA max_page_count = 12")
+        run._connection.execute("PRAGMA max_page_count = 96")
         with pytest.raises(StoreFull, match="the disk refused a write"):
             await fill(run, 100)
         with pytest.raises(StoreFull):  # from now on nothing is written: what is there stays a prefix

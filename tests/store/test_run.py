@@ -206,6 +206,40 @@ def test_events_are_told_once_and_compared(tmp_path: Path) -> None:
         assert run.digest() == first  # another path, another time
 
 
+def test_who_goes_on_without_waiting_is_still_behind_what_it_rests_on(tmp_path: Path) -> None:
+    """Events handed in without waiting, then a call that follows from them: the rows are in that order, all safe once the last one is."""
+
+    async def story(run: Run) -> list[bool]:
+        recorded = [run.record(n, "toy", {"value": n}) for n in range(20)]
+        assert not any(future is None or future.done() for future in recorded)
+        await run.intend(KEY, "student", 20)
+        with pytest.raises(RunChanged, match="replay of slot 3 differs"):
+            run.record(3, "toy", {"value": 4})
+        assert run.record(3, "toy", {"value": 3}) is None
+        return [future is not None and future.done() for future in recorded]
+
+    with opened(tmp_path / "run") as run:
+        assert all(asyncio.run(story(run)))
+        names = run._connection.execute("SELECT kind, name FROM log WHERE id > 2 ORDER BY id").fetchall()
+    assert names == [*(("event", str(n)) for n in range(20)), ("intent", KEY)]
+
+
+def test_answers_that_left_memory_are_read_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gepa_atlas.store.run._KEPT", 100)
+
+    async def story(run: Run) -> None:
+        for i in range(8):
+            await run.intend(digest(i), "student", i)
+            await run.settle(digest(i), Entry("done", {"text": "x" * 40, "i": i}))
+        assert len(run._recent) == 1
+        for i in range(8):
+            entry = run.lookup(digest(i))
+            assert entry is not None and entry.body["i"] == i
+
+    with opened(tmp_path / "run") as run:
+        asyncio.run(story(run))
+
+
 def test_status_and_list(tmp_path: Path) -> None:
     async def work(run: Run) -> None:
         await run.stop("the endpoint is down")
