@@ -25,6 +25,7 @@ def examples() -> list[object]:
 @pytest.mark.parametrize(("code", "says"), examples())
 def test_it_runs(code: str, says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     runpy.run_path("example.py", run_name="__main__")
     if says is not None:

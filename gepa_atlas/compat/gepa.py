@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from gepa_atlas.bridges.classroom_adapter import ClassroomAdapter
 from gepa_atlas.bridges.gepa import OptionRefused, optimize, upstream
+
+
+def classroom(config: str | Path, *, score: Literal["reward", "delta"] = "reward", failure_score: float | None = None) -> ClassroomAdapter:
+    """The agent, data, protocol and judges of a configuration as a GEPAAdapter, with `seed_candidate`, `trainset` and `valset`."""
+    from gepa_atlas.build import build_experiment
+    from gepa_atlas.config import load_config
+
+    return ClassroomAdapter(build_experiment(load_config(config)), score=score, failure_score=failure_score)
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +24,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'gepa_atlas.compat.gepa' has no attribute {name!r}, nor has gepa") from None
 
 
-__all__ = ["OptionRefused", "optimize"]
+__all__ = ["ClassroomAdapter", "OptionRefused", "classroom", "optimize"]
