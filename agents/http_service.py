@@ -4,6 +4,8 @@
     curl -s 127.0.0.1:8801/measure -d '{"text": "12 kilometres"}'      # {"result": {"text": "..."}}
 
 The body may also hold `instructions` (text) and `examples` (a list of {question, answer}). Paired with configs/wrappers/http.yaml.
+The same agent takes everything in one text at /chat, {"message": ...} in and {"response": ...} out, as
+configs/wrappers/openai_existing_agent.yaml asks it.
 Needs the extra [service].
 """
 
@@ -27,6 +29,19 @@ MODEL = build_model("local")  # cheap: the model itself is loaded at the first r
 INSTRUCTIONS = "You write measurements with the symbol of their unit."
 
 
+async def chat(request: Request) -> JSONResponse:
+    try:
+        text = (await request.json())["message"]
+        turns = (Message("system", INSTRUCTIONS), Message("user", text))
+    except (ValueError, KeyError, TypeError):
+        return JSONResponse({"error": 'send {"message": "12 kilometres"}'}, status_code=400)
+    try:
+        completion = await MODEL.complete(ChatRequest(messages=turns, max_tokens=16))
+    except CallError as error:
+        return JSONResponse({"error": str(error)}, status_code=502)
+    return JSONResponse({"response": completion.text.strip()})
+
+
 async def measure(request: Request) -> JSONResponse:
     try:
         body = await request.json()
@@ -43,7 +58,7 @@ async def measure(request: Request) -> JSONResponse:
     return JSONResponse({"result": {"text": completion.text.strip()}})
 
 
-app = Starlette(routes=[Route("/measure", measure, methods=["POST"])])
+app = Starlette(routes=[Route("/measure", measure, methods=["POST"]), Route("/chat", chat, methods=["POST"])])
 
 
 def main() -> None:

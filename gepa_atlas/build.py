@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gepa_atlas.budget import Limits
 from gepa_atlas.calls import CallEvent, Calls, MemoryTape
-from gepa_atlas.config import Loaded, ProviderConfig, manifest
+from gepa_atlas.config import AtlasConfig, Loaded, ProviderConfig, manifest
+from gepa_atlas.connectors.as_model import AgentAsModel
 from gepa_atlas.connectors.registry import AgentSpec, build_agent
+from gepa_atlas.connectors.registry import providers as agent_providers
 from gepa_atlas.data import Dataset, load_examples
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.evolve.engine import Plan
@@ -17,8 +21,9 @@ from gepa_atlas.evolve.guard import leak_guard
 from gepa_atlas.evolve.portfolio import Operator
 from gepa_atlas.lanes import Retry
 from gepa_atlas.llm.registry import build_model
+from gepa_atlas.llm.registry import providers as model_providers
 from gepa_atlas.loop import Experiment
-from gepa_atlas.ports import ChatModel
+from gepa_atlas.ports import Agent, ChatModel
 from gepa_atlas.propose.registry import build_proposers
 from gepa_atlas.protocols.base import TeachingProtocol
 from gepa_atlas.protocols.registry import ProtocolConfig, build_protocol
@@ -26,7 +31,7 @@ from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.panel import build_panel
 from gepa_atlas.settings import load
 from gepa_atlas.texts import broken_contract
-from gepa_atlas.types import Candidate, Role, digest
+from gepa_atlas.types import Candidate, Component, Role, digest
 
 # Train lessons of the parent that an operator reads before it writes. The others look only at texts and train data: free.
 _READS = {"reflect": 6, "diagnose": 12, "revise": 6}
@@ -50,12 +55,13 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     )
     teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
     reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
-    protocol = build_protocol(load(ProtocolConfig, {**config.protocol, "name": config.protocol_name}, "protocol"), teacher, student)
+    protocol = _protocol(config, teacher, student)
     panel = build_panel(load(RimConfig, config.rim or {"judges": ["exact"]}, "rim"), model=models.judge, base_dir=loaded.base_dir)
     panel.check(dataset.train + dataset.val + dataset.test)
-    components = protocol.components()
+    components = _with_goals(protocol.components(), config)
     proposers = build_proposers(config.operators, model=reflection, options=config.operator_options, components=components)
-    seed = _seed(config.seed_prompts, protocol)
+    kept = {name for name, target in config.optimization_targets.items() if not target.optimize}
+    seed = _seed({name: text for name, text in config.seed_prompts.items() if name not in kept}, protocol)
     identities = {
         "agents.student": student.identity,
         "reflection_lm": reflection.identity if reflection else "",
@@ -103,6 +109,47 @@ def notes(loaded: Loaded, dataset: Dataset) -> tuple[str, ...]:
     return (*loaded.notes, *dataset.notes, *judged)
 
 
+def _protocol(config: AtlasConfig, teacher: ChatModel | None, student: Agent) -> TeachingProtocol:
+    """The protocol, with the texts that are not to be evolved fixed in it."""
+
+    def built(params: dict[str, Any]) -> TeachingProtocol:
+        given = load(ProtocolConfig, {**config.protocol, "name": config.protocol_name, "params": params}, "protocol")
+        return build_protocol(given, teacher, student)
+
+    params = dict(config.protocol.get("params", {}))
+    free = built(params)
+    seeds = {**free.seed_texts(), **config.seed_prompts}
+    for name, target in config.optimization_targets.items():
+        if name not in seeds and name not in config.fixed_prompts:
+            raise ConfigError(f"optimization_targets.{name}: protocol {free.name!r} has no such text; it has {', '.join(seeds)}")
+        if name in config.fixed_prompts and target.optimize:
+            raise ConfigError(f"optimization_targets.{name}: fixed_prompts says that it stays as it is; keep one of the two")
+    kept = {name: seeds[name] for name, target in config.optimization_targets.items() if not target.optimize and name in seeds}
+    for name in config.fixed_prompts:
+        if name in config.seed_prompts:
+            raise ConfigError(f"fixed_prompts.{name}: seed_prompts has it too; keep it in one of the two")
+    fixed = kept | config.fixed_prompts
+    if not fixed:
+        return free
+    if free.name == "playbook":
+        raise ConfigError(
+            f"protocol 'playbook' has one text, and evolves it; remove {', '.join(fixed)} from fixed_prompts and optimization_targets, "
+            "or choose protocol probe or lesson, which need agents.teacher"
+        )
+    return built({**params, "fixed": {**params.get("fixed", {}), **fixed}})
+
+
+def _with_goals(components: tuple[Component, ...], config: AtlasConfig) -> tuple[Component, ...]:
+    """The contracts of the evolved texts, with the purposes that the configuration gives them: operators read those."""
+    targets = {name: target.reflection_goal for name, target in config.optimization_targets.items()}
+    given = {**config.reflection_instructions, **{name: goal for name, goal in targets.items() if goal is not None}}
+    known = [c.name for c in components]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"reflection_instructions: {name!r} is not a text that is evolved here ({', '.join(known)}); remove its goal")
+    return tuple(replace(c, purpose=given.get(c.name, c.purpose)) for c in components)
+
+
 def _seed(given: dict[str, str], protocol: TeachingProtocol) -> Candidate:
     """The seed candidate: the user's texts where there are some, the protocol's own elsewhere."""
     known = [c.name for c in protocol.components()]
@@ -121,7 +168,7 @@ class _Models:
     """Models of a run: one object for one spec, however often it is named, and each role's behind the door for paid calls."""
 
     def __init__(self, loaded: Loaded, calls: Calls) -> None:
-        self._config, self._calls = loaded.config, calls
+        self._config, self._base_dir, self._calls = loaded.config, loaded.base_dir, calls
         self._built: dict[str, ChatModel] = {}
 
     def raw(self, value: Any, where: str) -> ChatModel:
@@ -134,7 +181,15 @@ class _Models:
         return self._built[key]
 
     def maybe(self, given: ProviderConfig | None, role: Role, where: str) -> ChatModel | None:
-        return None if given is None else self._calls.model(self.raw(given.spec, where), role)
+        """A model, or an agent that is asked like one: ATLAS's teachers were agents too."""
+        if given is None:
+            return None
+        if given.provider in model_providers() or given.provider not in agent_providers():
+            return self._calls.model(self.raw(given.spec, where), role)
+        spec = AgentSpec(provider=given.provider, params=given.params)
+        build = partial(build_agent, base_dir=self._base_dir, where=f"{where}.params")
+        agent = build(spec, build_model=lambda value: self.raw(value, f"{where}.params.model"))
+        return self._calls.model(AgentAsModel(agent), role)
 
     def judge(self, value: Any) -> ChatModel:
         """A judge's own model; without one, the reflection model or else the teacher sits in judgement."""

@@ -17,8 +17,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gepa_atlas.configfile import At, Tree, assign, dotted, escape, expand, merge, put, read_with_defaults, read_yaml
-from gepa_atlas.data import DataConfig
+from gepa_atlas.data import SOURCES, DataConfig
+from gepa_atlas.datasource import NAMED
 from gepa_atlas.errors import ConfigError
+from gepa_atlas.legacy import modernise
 from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import digest
 
@@ -29,22 +31,6 @@ ATLAS_VARIABLES = {
     "REFLECTION_LM": "reflection_lm (its params.model, when it is a mapping that has one)",
     "TRAINSET": "trainset, relative to the current directory",
     "VALSET": "valset, relative to the current directory",
-}
-
-# Keys that ATLAS read and this program spells otherwise, with the way to say it now.
-_ATLAS_KEYS = {
-    "teacher_model": "write agents: {teacher: ...}",
-    "student_model": "write agents: {student: {provider: chat, params: {model: ...}}}",
-    "compatibility_mode": "remove it: every agent is wrapped",
-    "gepa_config": "its settings are top-level keys: width, minibatch, seed, operators, stop",
-    "generation_config": "write its settings into the params of the agent or model they are for",
-    "optimization_targets": "write seed_prompts, one text for each component",
-    "max_litellm_workers": "write concurrency",
-    "data_source": "write data",
-    "max_examples": "write data: {max_examples: ...}",
-    "use_vllm_client": "write agents: {teacher: {provider: openai.chat, params: {base_url: ..., model: ...}}}",
-    "evaluation": "write rim: {judges: [...]}",
-    "wandb": "remove it: the run directory holds every figure",
 }
 
 
@@ -88,6 +74,13 @@ class StopConfig(Settings):
     error_share: float = Field(default=0.5, gt=0, le=1)
 
 
+class TargetConfig(Settings):
+    """What is wanted of one text: `optimize: false` keeps it as it is; `reflection_goal` tells the operators what to work towards."""
+
+    optimize: bool = True
+    reflection_goal: str | None = None
+
+
 class AtlasConfig(Settings):
     """One file, one runnable experiment. docs/configuration.md says each key in a sentence."""
 
@@ -95,6 +88,9 @@ class AtlasConfig(Settings):
     reflection_lm: ProviderConfig | None = None
     protocol: dict[str, Any] = Field(default_factory=dict)  # {name, params}; a bare name is short for {name: ...}
     seed_prompts: dict[str, str] = Field(default_factory=dict)
+    fixed_prompts: dict[str, str] = Field(default_factory=dict)  # templates of the protocol that are not evolved
+    optimization_targets: dict[str, TargetConfig] = Field(default_factory=dict)
+    reflection_instructions: dict[str, str] = Field(default_factory=dict)  # the goal of a text that optimization_targets names none for
     data: DataConfig
     rim: dict[str, Any] = Field(default_factory=dict)
     gain: dict[str, Any] = Field(default_factory=lambda: {"name": "delta"})  # {name, its parameters}
@@ -152,28 +148,55 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), env: Mapping[st
     """Read, merge, override, expand and validate. Raises ConfigError, one line."""
     path = Path(path)
     env = os.environ if env is None else env
-    tree = read_with_defaults(path, _normalised)
+    tree, changes = read_modern(path)
     tree, notes = _from_environment(tree, env)
     for assignment in overrides:
         tree = assign(tree, assignment, _student_path)
+    tree, later = modernise(tree, str(path), override=True)
+    if changes or later:
+        notes.append(
+            f"{path.name} has keys of ATLAS: {len(changes + later)} things are read in another way than they are written; "
+            f"`gepa-atlas migrate {path}` lists them and writes the new form"
+        )
     return _loaded(tree, path.resolve(), env, notes)
 
 
 def from_tree(tree: Tree, path: Path, env: Mapping[str, str] | None = None) -> Loaded:
     """The same of a mapping made by a program. `path` names it in messages; relative paths start at its directory."""
-    return _loaded(_normalised(tree, path), path, os.environ if env is None else env, [])
+    modern, _ = modernise(_normalised(tree, path), str(path))
+    return _loaded(modern, path, os.environ if env is None else env, [])
 
 
 def _loaded(tree: Tree, path: Path, env: Mapping[str, str], notes: Sequence[str]) -> Loaded:
     expanded = expand(tree, env, str(path))
     finished = _with_reward_file(_with_data_keys(expanded.tree), path, env)
-    _refuse_atlas_keys(finished, path)
     config = _validated(finished, path)
     resolved: Tree = escape(config.model_dump(mode="json"))
     for at, written in expanded.masked.items():
         resolved = put(resolved, at, written, str(path))
     resolved["source"] = str(path)
     return Loaded(config, path, path.parent, resolved, tuple(notes))
+
+
+def read_modern(path: Path) -> tuple[Tree, list[str]]:
+    """The file over its `defaults:`, without keys of ATLAS, and what changed. Variables are not filled in.
+
+    ATLAS's relative paths started at the current directory, ours start at the file: those that are found only from there are moved.
+    """
+    tree, changes = modernise(read_with_defaults(path, _normalised), str(path))
+    for at in _ATLAS_PATHS if changes else ():
+        name = _below(tree, at)
+        if not isinstance(name, str) or name in NAMED or "${" in name or (path.parent / name).exists() or not Path(name).exists():
+            continue
+        moved = os.path.relpath(Path(name).resolve(), path.resolve().parent)
+        tree = put(tree, at, moved, str(path))
+        changes.append(f"{dotted(at)}: {name} is {moved}: paths start at the configuration")
+    return tree, changes
+
+
+_ATLAS_PATHS: tuple[At, ...] = (
+    ("trainset",), ("valset",), ("reward_config_path",), ("data", "path"), ("data", "itbench", "scenarios_dir"),
+)  # fmt: skip
 
 
 def load_resolved(run_dir: Path) -> Loaded:
@@ -202,13 +225,18 @@ def _validated(tree: Tree, path: Path) -> AtlasConfig:
 
 
 def _normalised(tree: Tree, path: Path) -> Tree:
-    """One spelling for the student before files are merged: `target` and `user_agent` are `student`."""
+    """One spelling before files are merged: `target` and `user_agent` are `student`, the bare name of a protocol is its `name`."""
+    if isinstance(tree.get("protocol"), str):
+        tree = {**tree, "protocol": {"name": tree["protocol"]}}
     agents = tree.get("agents")
     if not isinstance(agents, dict):
         return tree
     given = [name for name in ("student", "target", "user_agent") if name in agents]
     if len(given) > 1:
-        raise ConfigError(f"{path}: agents.{given[0]} and agents.{given[1]} are two names for the same agent; keep one")
+        raise ConfigError(
+            f"{path}: agents.{given[0]} and agents.{given[1]} are two names for the same agent; keep one "
+            "(the agent in production: it states its own approach, so no other student model is asked)"
+        )
     renamed = {("student" if key in given else key): value for key, value in agents.items()}
     return {**tree, "agents": renamed}
 
@@ -223,8 +251,9 @@ def _with_data_keys(tree: Tree) -> Tree:
     sets = {split: tree.pop(f"{split}set") for split in ("train", "val", "test") if tree.get(f"{split}set") is not None}
     data = tree.get("data") or {}
     if sets and isinstance(data, dict):
-        others = ("path", "function", "params", "toyworld")
-        kept = {k: v for k, v in data.items() if k not in others} if "train" in sets else data
+        kept = {k: v for k, v in data.items() if k not in (*SOURCES, "args", "params")} if "train" in sets else data
+        if sets.get("train") in NAMED:  # a data set that ATLAS knew by name
+            sets["dataset"] = sets.pop("train")
         tree["data"] = {**kept, **sets}
     return tree
 
@@ -244,12 +273,6 @@ def _with_reward_file(tree: Tree, path: Path, env: Mapping[str, str]) -> Tree:
     if not isinstance(inner, dict) or not isinstance(own, dict):
         raise ConfigError(f"reward_config_path: {file} holds no mapping of judges; write rim: {{judges: [...]}} in it")
     return {**tree, "rim": merge(inner, own)}
-
-
-def _refuse_atlas_keys(tree: Tree, path: Path) -> None:
-    for key in tree:
-        if key in _ATLAS_KEYS:
-            raise ConfigError(f"{path}: {key} is not a key here; {_ATLAS_KEYS[key]}")
 
 
 # -- the environment --------------------------------------------------------------------------------------------------
@@ -278,7 +301,7 @@ def _from_environment(tree: Tree, env: Mapping[str, str]) -> tuple[Tree, list[st
         notes.append(f"the student's model is {value} (from STUDENT_MODEL)")
     for name, key in (("TRAINSET", "trainset"), ("VALSET", "valset")):
         if value := env.get(name):
-            changed = {**changed, key: str(Path(value).absolute())}
+            changed = {**changed, key: value if value in NAMED else str(Path(value).absolute())}
             notes.append(f"{key} is {value} (from {name})")
     return changed, notes
 
@@ -292,7 +315,7 @@ def _below(tree: Any, at: At) -> Any:
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
 _FREE = frozenset({"source", "concurrency", "output", "trace_storage", "run_dir", "budget", "retry"})
-_BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "data"})
+_BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "fixed_prompts", "data"})
 
 
 def manifest(loaded: Loaded, identities: Mapping[str, str]) -> dict[str, str]:

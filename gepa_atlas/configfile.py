@@ -131,6 +131,26 @@ def _check_values(value: Any, where: str, at: At) -> None:
         raise ConfigError(f"{where}: {dotted(at) or 'the value'} is a {type(value).__name__} to YAML; put it in quotes if it is text")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks, nothing as an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, "|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(tree: Tree) -> str:
+    """The tree as YAML, in its own order."""
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
 def dotted(at: At) -> str:
     return ".".join(str(part) for part in at)
 
@@ -151,15 +171,26 @@ def _read(path: Path, prepare: Callable[[Tree, Path], Tree], chain: tuple[Path, 
     names = own.pop("defaults", None) or []
     if isinstance(names, str):
         names = [names]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list):
         raise ConfigError(f"{path}: defaults: takes a list of file names relative to this file (got {names!r})")
     merged: Tree = {}
-    for name in names:
+    for entry in names:
+        name = _file_of(entry, path)
         base = (path.parent / name).resolve()
         if not base.exists():
             raise ConfigError(f"{path}: defaults: names {name!r}, which is not a file beside it ({base})")
         merged = merge(merged, _read(base, prepare, (*chain, path)))
     return merge(merged, prepare(own, path))
+
+
+def _file_of(entry: Any, path: Path) -> str:
+    """One entry of `defaults:`: a file name, or as ATLAS also wrote it without .yaml, or {directory: name}."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        [(directory, name)] = entry.items()
+        entry = f"{directory}/{name}" if isinstance(name, str) else None
+    if not isinstance(entry, str) or not entry:
+        raise ConfigError(f"{path}: defaults: takes a list of file names relative to this file (got {entry!r})")
+    return entry if entry.endswith((".yaml", ".yml")) else entry + ".yaml"
 
 
 def merge(base: Tree, over: Tree) -> Tree:

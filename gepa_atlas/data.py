@@ -1,4 +1,4 @@
-"""Examples from JSONL, JSON, CSV or a Python function, in three splits fixed by the hash of their ids.
+"""Examples from files, a Python function or a source elsewhere (datasource.py), in three splits fixed by the hash of their ids.
 
 train is reflected on, val selects, test reports: no example is in two of them, and a missing test split is said, not papered over.
 Every function raises DataError with one line that names the file and line, the rule and the next step.
@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from gepa_atlas import datasource
 from gepa_atlas.datafile import Row, read_rows, shown
 from gepa_atlas.errors import AtlasError, DataError
 from gepa_atlas.settings import Settings
@@ -72,15 +73,23 @@ class Shares(Settings):
         return self
 
 
+SOURCES = ("path", "function", "http", "prometheus", "itbench", "dataset", "toyworld")
+
+
 class DataConfig(Settings):
-    """Where examples come from: one of `path`, `train`/`val`/`test`, `function`, `toyworld`."""
+    """Where examples come from: one of SOURCES, or `train` with `val` and `test`."""
 
     path: str | None = None
     train: str | None = None
     val: str | None = None
     test: str | None = None
     function: str | None = None  # "module:function" or "file.py:function", returns mappings or Examples
+    args: tuple[Any, ...] = ()  # positional arguments of the function
     params: dict[str, Any] = Field(default_factory=dict)  # keyword arguments of the function
+    http: datasource.HttpSource | None = None
+    prometheus: datasource.PrometheusSource | None = None
+    itbench: datasource.ItbenchSource | None = None
+    dataset: str | datasource.HubSource | None = None
     toyworld: dict[str, Any] | None = None
     columns: Columns = Columns()
     split: Shares = Shares()
@@ -89,15 +98,16 @@ class DataConfig(Settings):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         files = "train" if self.train or self.val or self.test else None
-        given = [n for n in ("path", files, "function", "toyworld") if n and getattr(self, n) is not None]
+        given = [n for n in (*SOURCES, files) if n and getattr(self, n) is not None]
         if files and self.train is None:
             raise ValueError("val or test is given without train; give train too")
         if len(given) != 1:
-            raise ValueError(f"exactly one source is needed: path, train (with val and test), function or toyworld; got {given or 'none'}")
+            known = "path, train (with val and test), function, http, prometheus, itbench, dataset or toyworld"
+            raise ValueError(f"exactly one source is needed: {known}; got {given or 'none'}")
         if self.test and not self.val:
             raise ValueError("train and test are given without val; the search selects on val, give it too")
-        if self.params and not self.function:
-            raise ValueError("params are the keyword arguments of a function; give function too")
+        if (self.params or self.args) and not self.function:
+            raise ValueError("args and params are the arguments of a function; give function too")
         return self
 
 
@@ -153,7 +163,8 @@ def _dataset(kept: list[Example], config: DataConfig, notes: list[str]) -> Datas
 
 
 def _named(config: DataConfig) -> str:
-    return f"data {config.path or config.train or config.function or 'toyworld'}"
+    kind = next((name for name in SOURCES if getattr(config, name) is not None), "train")
+    return f"data {config.path or config.train or config.function or kind}"
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -162,7 +173,15 @@ def _named(config: DataConfig) -> str:
 def _sources(config: DataConfig, base_dir: Path, notes: list[str]) -> Iterable[tuple[Iterable[Row], Split | None]]:
     """Rows with the split they belong to; None leaves it to the split column or the hash."""
     if config.function is not None:
-        yield _call(config.function, (), config.params, base_dir), None
+        yield _call(config.function, config.args, config.params, base_dir), None
+    elif config.http is not None:
+        yield datasource.http_rows(config.http), None
+    elif config.prometheus is not None:
+        yield datasource.prometheus_rows(config.prometheus), None
+    elif config.itbench is not None:
+        yield datasource.itbench_rows(config.itbench, base_dir, notes), None
+    elif config.dataset is not None:
+        yield datasource.hub_rows(config.dataset), None
     elif config.toyworld is not None:
         yield _call("gepa_atlas.testing.toyworld:toy_examples", (config.toyworld,), {}, base_dir), None
     elif config.train is not None and config.val is not None:
@@ -281,8 +300,9 @@ def _checked(example: Example, place: str) -> Example:
 def _pick(row: Row, field: str, column: str | None, *, required: bool = False) -> Any:
     names = (column,) if column is not None else _ALIASES[field]
     for name in names:
-        if name in row.value:
-            return row.value[name]
+        found, value = _at(row.value, name)
+        if found:
+            return value
     if required or field == "question":
         wanted = repr(column) if column else " or ".join(_ALIASES[field])
         raise DataError(
@@ -290,6 +310,15 @@ def _pick(row: Row, field: str, column: str | None, *, required: bool = False) -
             f"the columns are {shown(row.value)}: name the right one in data.columns.{field}"
         )
     return None
+
+
+def _at(values: Mapping[Any, Any], name: str) -> tuple[bool, Any]:
+    """The value of a column, or of the field below it that a dotted name leads to; and whether there is one."""
+    if name in values:
+        return True, values[name]
+    head, dot, rest = name.partition(".")
+    below = values.get(head) if dot else None
+    return _at(below, rest) if isinstance(below, Mapping) else (False, None)
 
 
 def _text(row: Row, field: str, value: Any) -> str:

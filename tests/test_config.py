@@ -98,7 +98,7 @@ def test_the_student_has_the_names_that_atlas_gave_it(tmp_path: Path, name: str)
         ("defaults: [run.yaml]\n", "go in a circle (run.yaml -> run.yaml)"),
         ("defaults: 3\n", "takes a list of file names"),
         ("maxmetric_calls: 3\n" + BASE, "maxmetric_calls: unknown key; did you mean 'max_metric_calls'?"),
-        ("gepa_config: {}\n" + BASE, "gepa_config is not a key here; its settings are top-level keys"),
+        ("gepa_config: {seeed: 3}\n" + BASE, "gepa_config.seeed: unknown key; did you mean 'seed'?"),
         ("seed: 1\n", "agents: this key is required"),
         (BASE.replace("provider: chat", "provder: chat"), "agents.student.provder: unknown key; did you mean 'provider'?"),
         (BASE + "budget: {dollars: -1}\n", "budget.dollars: "),

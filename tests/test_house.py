@@ -20,12 +20,13 @@ LEVELS = {
     "answers": 0, "tags": 0,
     "evolve": 1,
     "calls": 2, "lanes": 2,
-    "tape": 2, "wire": 2, "data": 2, "datafile": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
+    "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
     "endpoints": 0, "openai_server": 2, "addresses": 2,
     "report": 4, "handoff": 4, "gate": 4,
     "train": 5, "bridges": 5, "sweep": 5,
-    "config": 6, "configfile": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6, "api": 6, "compat": 6, "": 6,
+    "config": 6, "configfile": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
+    "api": 6, "compat": 6, "": 6,
 }  # fmt: skip
 
 # A module that stands above the part it lies in.
@@ -33,7 +34,8 @@ RAISED = {"rim.reward": 3}  # the panel with models and calls of its own, for us
 
 # Below the top, parts of one level know each other only where this says so.
 NEIGHBOURS = {
-    ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"),
+    ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"), ("data", "datasource"),
+    ("datasource", "datafile"), ("datasource", "wire"),
     ("llm", "wire"), ("connectors", "wire"),
     ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),
     ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
@@ -49,8 +51,8 @@ GUESTS = {
     "joblib": {"sweep"}, "torch": {"train"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"}, "transformers": {"train"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
-    "jsonpath": {"connectors", "data"},
-    "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim"},
+    "jsonpath": {"connectors", "data"}, "datasets": {"datasource"},
+    "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim", "datasource"},
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
 

@@ -90,6 +90,29 @@ def test_each_wrapper_configuration_runs(name: str, surroundings: None, tmp_path
     assert lessons and all(lesson["before"]["value"] is not None for lesson in lessons)
 
 
+@pytest.mark.parametrize("name", ["openai_existing_agent", "openai_config"])
+def test_configurations_with_a_teacher_run_on_local_servers(
+    name: str, surroundings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As their head comments say: with the embedded model's server in the place of OpenAI's."""
+    monkeypatch.setenv("OPENAI_BASE_URL", os.environ["MODEL_BASE_URL"])
+    monkeypatch.setenv("OPENAI_API_KEY", "none-is-needed")
+    monkeypatch.setenv("AGENT_URL", os.environ["MEASURE_URL"].replace("/measure", "/chat"))
+    for role in ("TEACHER_MODEL", "REFLECTION_LM", *(["STUDENT_MODEL"] if name == "openai_config" else [])):
+        monkeypatch.setenv(role, "local")
+    overrides = ["max_metric_calls=9", "minibatch=2", "concurrency=2", "protocol.params.max_tokens=16", "operators=[ablate, reflect]"]
+    overrides += ["operator_options.reflect.max_tokens=30"]
+    overrides += ["agents.student.params.max_tokens=12"] if name == "openai_config" else []
+    arguments = ["optimize", str(WRAPPERS / f"{name}.yaml"), "--run-dir", str(tmp_path / "run"), "--quiet"]
+    assert gepa_atlas([*arguments, *(part for o in overrides for part in ("--set", o))]) == 0
+    told = json.loads((tmp_path / "run" / "optimized_prompts.json").read_text())
+    assert "teacher_adaptive_template" in told["best_candidate"] and "student_baseline_template" not in told["best_candidate"]
+    lessons = [json.loads(line) for line in (tmp_path / "run" / "traces.jsonl").read_text().splitlines()]
+    assert lessons and all(lesson["before"]["value"] is not None for lesson in lessons)
+    assert {lesson["protocol"] for lesson in lessons} == {"lesson" if name == "openai_existing_agent" else "probe"}
+    assert "none-is-needed" not in "".join(p.read_text("utf-8", "replace") for p in (tmp_path / "run").iterdir() if p.is_file())
+
+
 def test_the_command_as_its_head_comment_shows_it() -> None:
     prompt = "Message: My order AB-33221 is late\nOrder number: AB-33221\n\nMessage: Where is order CD-12345?\nOrder number:"
     environment = {name: value for name, value in os.environ.items() if name != "MODEL_BASE_URL"} | {"PYTHONPATH": str(ROOT)}
@@ -109,6 +132,9 @@ def test_the_service_as_its_head_comment_shows_it(surroundings: None) -> None:
     assert answer.json() == {"result": {"text": "12 km"}}
     assert httpx.post(url, content=b"not json").status_code == 400
     assert httpx.post(url, json={"word": "x"}).status_code == 400
+    chat = url.replace("/measure", "/chat")
+    assert httpx.post(chat, json={"message": "12 kilometres"}, timeout=120).json()["response"]
+    assert httpx.post(chat, json={"text": "x"}).status_code == 400
 
 
 @pytest.mark.parametrize("file", ["command.py", "function.py", "http_service.py"])

@@ -1,0 +1,158 @@
+"""Agents and models as ATLAS configured them, in today's form. Every function is pure; what cannot be carried over is a ConfigError."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gepa_atlas.errors import ConfigError
+
+Params = dict[str, Any]
+Note = Callable[[str], None]
+
+_TYPES = {"openai_assistant": "openai.assistant", "openai_sdk": "openai.sdk"}
+_INTEGRATIONS = {"http_api": "http.api", "python_function": "python.callable", "cli_command": "cli.command"}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SHELL = re.compile(r"[|&;<>()$`*?~\n]")
+# Vendors that litellm takes in front of a model's name; any other is the owner of a model on a hub.
+_VENDORS = frozenset({
+    "openai", "azure", "azure_ai", "anthropic", "gemini", "vertex_ai", "bedrock", "xai", "groq", "together_ai", "mistral",
+    "cohere", "deepseek", "openrouter", "huggingface", "ollama", "ollama_chat", "fireworks_ai", "replicate", "perplexity",
+    "hosted_vllm", "vllm", "nvidia_nim", "databricks", "watsonx", "cerebras", "sambanova", "litellm_proxy", "lm_studio",
+    "deepinfra",
+})  # fmt: skip
+
+
+def wrapper(block: Any, where: str, note: Note) -> Params:
+    """`{type, config}` of the wrapper forms as `{provider, params}`."""
+    if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+        raise ConfigError(f"{where}: takes type and config; write agents: {{target: {{provider: ..., params: ...}}}}")
+    config = block.get("config") or {}
+    extra = block.keys() - {"type", "config"}
+    if not isinstance(config, dict) or extra:
+        wrong = f"unknown key {sorted(extra)[0]!r}" if extra else "config is not a mapping"
+        raise ConfigError(f"{where}: {wrong}; it takes type and config")
+    config = dict(config)
+    kind: str = block["type"]
+    if kind == "custom":
+        integration = config.pop("integration_type", "http_api")
+        if integration not in _INTEGRATIONS:
+            raise ConfigError(f"{where}.config.integration_type: {integration!r} is none of {', '.join(_INTEGRATIONS)}")
+        kind = _INTEGRATIONS[integration]
+    elif kind not in _TYPES and "." not in kind:
+        raise ConfigError(f"{where}.type: {kind!r} is none of {', '.join(_TYPES)}, custom, and no provider with a dot in its name")
+    return agent(_TYPES.get(kind, kind), config, f"{where}.config", note)
+
+
+def agent(provider: str, params: Params, where: str, note: Note) -> Params:
+    """`{provider, params}` with the params ATLAS's provider of that name took, or today's, in today's spelling."""
+    convert = {"http.api": _http, "python.callable": _callable, "cli.command": _command, "openai.assistant": _assistant}.get(provider)
+    return convert(dict(params), where, note) if convert else {"provider": provider, "params": dict(params)}
+
+
+def _http(params: Params, where: str, note: Note) -> Params:
+    if "query_template" in params:
+        params["query"] = params.pop("query_template")
+        note(f"{where}: query_template is called query")
+    template, field = params.get("request_template"), params.get("prompt_field", "prompt")
+    if isinstance(template, dict) and not _holds(template, "{prompt}") and not _holds(template, "{question}"):
+        params.pop("prompt_field", None)
+        if template.keys() <= {field}:  # the body is the field alone, which needs no template
+            params.pop("request_template")
+            params["prompt_field"] = field
+        else:
+            params["request_template"] = {**template, field: "{prompt}"}
+            note(f"{where}: the field {field} of request_template holds {{prompt}}")
+    for name, value in (params.get("headers") or {}).items():
+        if "YOUR_" in str(value):
+            note(f"{where}: the header {name} is the sample's; name a variable instead, ${{MY_AGENT_KEY}}")
+    return {"provider": "http.api", "params": params}
+
+
+def _callable(params: Params, where: str, note: Note) -> Params:
+    if "module_path" not in params:
+        return {"provider": "python.callable", "params": params}
+    path, function, name = params.pop("module_path"), params.pop("function_name", None), params.pop("class_name", None)
+    if name is not None:
+        target = f"{path}:{name}.{function or 'crew'}"
+        if function is None:
+            note(f"{where}: ATLAS called kickoff on what {name}().crew() returns; name a function that does, {path}:answer")
+    elif function is None:
+        raise ConfigError(f"{where}: module_path needs function_name or class_name beside it")
+    else:
+        target = f"{path}:{function}"
+    if params.pop("suppress_output", False) or params.pop("capture_output_to_file", None):
+        note(f"{where}: what the function prints is neither suppressed nor read; the steps of an agent belong into what it returns")
+    if base := params.pop("module_base_path", None):
+        note(f"{where}: module_base_path {base!r} is not put on the import path; start gepa-atlas with PYTHONPATH={base}")
+    if params.get("process_response") == "json" and "response_field" not in params:
+        raise ConfigError(
+            f"{where}: process_response: json needs response_field, the dotted path of the answer in what {target} returns: add it"
+        )
+    return {"provider": "python.callable", "params": {"callable": target, **params}}
+
+
+def _command(params: Params, where: str, note: Note) -> Params:
+    if "command" not in params:
+        return {"provider": "cli.command", "params": params}
+    written = params.pop("command")
+    bare = re.sub(r"[\"']?\{prompt\}[\"']?", "PROMPT", str(written))
+    if _SHELL.search(bare):
+        raise ConfigError(f"{where}.command: {written!r} needs a shell, and no shell is run here; put it in a script and name that in argv")
+    try:
+        argv = ["{prompt}" if part == "PROMPT" else part for part in shlex.split(bare)]
+    except ValueError as error:
+        raise ConfigError(f"{where}.command: {written!r} cannot be split into arguments ({error}); write argv") from None
+    if any("PROMPT" in part for part in argv):
+        raise ConfigError(f"{where}.command: {{prompt}} must be an argument of its own in {written!r}; write argv")
+    note(f"{where}: command is the list argv; no shell reads it")
+    return {"provider": "cli.command", "params": {"argv": argv, **params}}
+
+
+def _assistant(params: Params, where: str, note: Note) -> Params:
+    params.pop("name", None)
+    if "api_key" in params:
+        key = params.pop("api_key")
+        found = _VARIABLE.fullmatch(str(key))
+        if not found:
+            raise ConfigError(f"{where}.api_key: name the variable that holds it, api_key_env: OPENAI_API_KEY")
+        params["api_key_env"] = found[1]
+    if "max_workers" in params:
+        params["max_concurrency"] = params.pop("max_workers")
+    if params.pop("response_format", {"type": "text"}) != {"type": "text"}:
+        raise ConfigError(f"{where}.response_format: only text is carried over; ask for the format in the instructions and judge it")
+    if (params.pop("output_extraction", None) or {"type": "direct"}).get("type", "direct") != "direct":
+        raise ConfigError(f"{where}.output_extraction: only direct is carried over; judges that read JSON: rim: {{judges: [json_schema]}}")
+    if "assistant_id" in params or "base_url" in params:
+        return {"provider": "openai.assistant", "params": params}
+    note(f"{where}: openai.assistant is openai.responses: OpenAI shut its Assistants API down on 2026-08-26")
+    return {"provider": "openai.responses", "params": {"model": "gpt-4o-mini", **params}}
+
+
+def model(name: Any, where: str, note: Note) -> Any:
+    """A model that ATLAS named: `vendor/model` for litellm, a bare name for OpenAI's, `Owner/Model` of a hub."""
+    if not isinstance(name, str):
+        return name
+    vendor, slash, _ = name.partition("/")
+    if not slash:
+        from gepa_atlas.llm.registry import providers
+
+        return name if name in providers() or "${" in name else {"provider": "litellm", "params": {"model": name}}
+    if vendor in _VENDORS or "${" in name:
+        return name
+    note(f"{where}: {name} is loaded by provider huggingface; behind vLLM it is openai.chat with base_url")
+    return {"provider": "huggingface", "params": {"model": name}}
+
+
+def served(name: str, host: Any, port: Any) -> Params:
+    """A model behind ATLAS's vLLM client."""
+    return {"provider": "openai.chat", "params": {"model": name, "base_url": f"http://{host}:{port}/v1"}}
+
+
+def _holds(value: Any, text: str) -> bool:
+    if isinstance(value, str):
+        return text in value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(_holds(part, text) for part in inner)
