@@ -1,6 +1,6 @@
 """The four ports. Each is one method wide and comes with an exam in `gepa_atlas.testing.conformance`.
 
-`Previews` and `PreviewsChat` are what an agent and a model may do besides, for `gepa-atlas check`.
+`Previews`, `Advises` and `PreviewsChat` are what an agent and a model may do besides, for `gepa-atlas check`.
 
 An implementation raises `CallError` when a call fails: it never returns an error as an answer and never retries.
 Retrying, limiting, recording and replaying happen in one place, `gepa_atlas.calls`, around every port.
@@ -88,6 +88,13 @@ class Previews(Protocol):
     def preview(self, task: Task) -> dict[str, Any]:
         """The exact request as a JSON value. Raises CallError where `run` would before it sends anything."""
         ...
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """An agent that has something to say before a run: an API that is going away, a limit of its own."""
+
+    def advice(self) -> tuple[str, ...]: ...
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ LEVELS = {
     "calls": 2, "lanes": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
-    "endpoints": 0, "openai_server": 2, "addresses": 2,
+    "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
     "report": 4, "handoff": 4, "gate": 4,
     "train": 5, "bridges": 5, "sweep": 5,
     "config": 6, "configfile": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,

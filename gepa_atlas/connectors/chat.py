@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from gepa_atlas import wire
+from gepa_atlas.connectors.answers import FieldPath, field
 from gepa_atlas.connectors.placement import Placement, chat_turns, few_shot_text, join, no_place_for
 from gepa_atlas.connectors.registry import Surroundings
 from gepa_atlas.errors import BadRequest, EmptyAnswer
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint, PreviewsChat
 from gepa_atlas.settings import Settings, load
-from gepa_atlas.types import Attempt, Message, StopReason, Task, digest
+from gepa_atlas.types import Attempt, Message, StopReason, Task, canonical, digest
 
-_VERSION = 1  # of the way requests are put together; part of the identity
+_VERSION = 2  # of the way requests are put together; part of the identity
 
 
 class ChatParams(Placement):
@@ -34,9 +36,13 @@ class ChatParams(Placement):
     seed: int = 0
     stop: tuple[str, ...] | None = None  # None: nothing in chat, the newline in completion
     strip: bool = True  # white space around the output
+    json_schema: dict[str, Any] | None = None  # structured output: the model answers with a JSON document of this schema
+    response_field: FieldPath | None = None  # where the answer is in an output that is a JSON document
 
     @model_validator(mode="after")
     def _placeable(self) -> ChatParams:
+        if self.mode == "completion" and self.json_schema is not None:
+            raise ValueError("json_schema: a completion is plain text; use mode: chat")
         if self.guidance == "field":
             raise ValueError("guidance: a chat has no fields; use system, prefix, suffix or turns")
         if self.mode == "completion" and self.guidance != "system":
@@ -72,6 +78,11 @@ class ChatAgent:
         text = completion.text.strip() if self._params.strip else completion.text
         if not text.strip() and (self._params.mode == "chat" or completion.finish == "length"):
             raise EmptyAnswer(_why_empty(completion, request))
+        if self._params.response_field is not None:
+            who = self._model.endpoint.name
+            text = field(wire.json_body(text.encode("utf-8", "replace"), who), self._params.response_field, who) or ""
+            if not text.strip():
+                raise EmptyAnswer(f"the model's answer has nothing at {self._params.response_field!r} (response_field)")
         stop = StopReason.LENGTH if completion.finish == "length" else StopReason.DONE
         return Attempt(text, completion.usage, stop, (*_shown(request), Message("assistant", completion.text)))
 
@@ -82,6 +93,7 @@ class ChatAgent:
         base = ChatRequest(max_tokens=p.max_tokens, temperature=p.temperature, stop=stop, seed=p.seed, sample=task.sample)
         base = _with_settings(base, task)
         if p.mode == "chat":
+            base = replace(base, json_schema=canonical(p.json_schema) if p.json_schema is not None else None)
             turns = chat_turns(task, p, system=p.system_prompt, replace_system=p.replace_system, reply=p.turn_reply)
             return replace(base, messages=turns)
         text = task.guidance.text

@@ -42,7 +42,9 @@ _BUILT_IN = {
     "cli.command": "gepa_atlas.connectors.cli_command",
     "http.api": "gepa_atlas.connectors.http_api",
     "litellm": "gepa_atlas.connectors.litellm_chat",
+    "openai.assistant": "gepa_atlas.connectors.openai_assistant",
     "openai.chat": "gepa_atlas.connectors.openai_chat",
+    "openai.responses": "gepa_atlas.connectors.openai_responses",
     "python.callable": "gepa_atlas.connectors.python_callable",
     "toyworld": "gepa_atlas.connectors.toyworld",
 }

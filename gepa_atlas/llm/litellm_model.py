@@ -22,6 +22,7 @@ from gepa_atlas import wire
 from gepa_atlas.endpoints import EndpointLimits
 from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, Unreachable
 from gepa_atlas.llm.openai_compatible import read_answer
+from gepa_atlas.loops import at_loop_end
 from gepa_atlas.openai_server import Price
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.secrets import reveal, scrub
@@ -63,6 +64,7 @@ class LiteLLMModel:
     async def complete(self, request: ChatRequest) -> Completion:
         p = self._params
         litellm = await asyncio.to_thread(_load)
+        await at_loop_end("litellm", _close)
         arguments = _arguments(request, p)
         if p.api_key_env is not None:
             arguments["api_key"] = reveal(p.api_key_env, f"{self._where}.api_key_env")
@@ -102,6 +104,13 @@ def _load() -> Any:
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     return litellm
+
+
+async def _close() -> None:
+    """litellm keeps its connections past the loop they belong to."""
+    litellm = _load()
+    await litellm.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
 
 
 def _arguments(request: ChatRequest, params: LiteLLMParams) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _BUILT_IN = {
     "litellm": "gepa_atlas.llm.litellm_model",
     "local": "gepa_atlas.llm.local",
     "openai.chat": "gepa_atlas.llm.openai_compatible",
+    "openai.responses": "gepa_atlas.llm.openai_responses",
     "openai_compatible": "gepa_atlas.llm.openai_compatible",
 }
 

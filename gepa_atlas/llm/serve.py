@@ -1,6 +1,7 @@
 """Any ChatModel behind the OpenAI protocol on loopback, so that agents in other processes and languages can reach it.
 
-Serves POST /v1/chat/completions, POST /v1/completions and GET /v1/models. Not a gateway: no key, no stream, 127.0.0.1 only.
+Serves POST /v1/chat/completions, /v1/completions and /v1/responses, and GET /v1/models. Not a gateway: no key, no stream, 127.0.0.1
+only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gepa_atlas.errors import (
     NotFound,
     RateLimited,
 )
+from gepa_atlas.llm.serve_responses import parse_responses, render_response
 from gepa_atlas.ports import ChatModel, ChatRequest, Completion
 from gepa_atlas.types import Message, canonical
 
@@ -37,12 +39,12 @@ _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 
 
 @contextmanager
-def serving(model: ChatModel, *, port: int = 0) -> Iterator[str]:
-    """Serve `model` until the block ends; yields the base URL, such as http://127.0.0.1:43210/v1."""
+def serving(model: ChatModel, *, port: int = 0, handler: type[Handler] | None = None) -> Iterator[str]:
+    """Serve `model` until the block ends; yields the base URL, such as http://127.0.0.1:43210/v1. `handler` may know further paths."""
     loop = asyncio.new_event_loop()
     runner = threading.Thread(target=loop.run_forever, name="serve-model", daemon=True)
     runner.start()
-    server = _Server(("127.0.0.1", port), _Handler)
+    server = _Server(("127.0.0.1", port), handler or Handler)
     server.model, server.loop = model, loop
     listener = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="serve-http", daemon=True)
     listener.start()
@@ -73,7 +75,7 @@ class _Server(ThreadingHTTPServer):
     loop: asyncio.AbstractEventLoop
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -81,10 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.path.rstrip("/") == "/v1/models":
-            self._reply(200, {"object": "list", "data": [{"id": _NAME, "object": "model", "owned_by": "gepa_atlas"}]})
-        else:
-            self._fail(404, f"no such path: {self.path}")
+        self._answer("GET", {})
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE", {})
 
     def do_POST(self) -> None:
         size = self.headers.get("content-length", "")
@@ -92,26 +94,42 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._fail(413, f"a request needs a content-length of at most {_MAX_BODY}")
         raw = self.rfile.read(int(size))
-        chat = self.path == "/v1/chat/completions"
-        if not chat and self.path != "/v1/completions":
-            return self._fail(404, f"no such path: {self.path}")
         try:
-            body = json.loads(raw)
-            request = parse_request(body, chat)
-        except (ValueError, KeyError, TypeError, BadRequest) as error:
+            body = json.loads(raw) if raw else {}
+        except ValueError as error:
             return self._fail(400, f"cannot read the request: {error}")
-        pending = asyncio.run_coroutine_threadsafe(_answer(self.server.model, request), self.server.loop)
+        self._answer("POST", body)
+
+    def _answer(self, method: str, body: dict[str, Any]) -> None:
         try:
-            completion = pending.result()
+            answer = self.answer(method, self.path, body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return self._fail(400, f"cannot read the request: {type(error).__name__}: {error}")
         except CancelledError:
             self.close_connection = True  # the serving block has ended
             return
         except CallError as error:
             return self._fail(_status(error), str(error))
-        self._reply(200, render(completion, request, chat, str(body.get("model", _NAME))))
+        self._reply(200, answer)
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request. Raises NotFound for a path that is not served, BadRequest for a body, CallError of the model."""
+        name = str(body.get("model", _NAME))
+        if (method, path) == ("POST", "/v1/responses"):
+            return render_response(self.ask(parse_responses(body)), body)
+        if method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
+            request = parse_request(body, chat := path == "/v1/chat/completions")
+            return render(self.ask(request), request, chat, name)
+        if (method, path.rstrip("/")) == ("GET", "/v1/models"):
+            return {"object": "list", "data": [{"id": _NAME, "object": "model", "created": 0, "owned_by": "gepa_atlas"}]}
+        raise NotFound(f"no such path: {path}")
+
+    def ask(self, request: ChatRequest) -> Completion:
+        return asyncio.run_coroutine_threadsafe(_answer(self.server.model, request), self.server.loop).result()
 
     def _fail(self, status: int, message: str) -> None:
-        self._reply(status, {"error": {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}})
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self._reply(status, {"error": {"message": message, "type": kind, "param": None, "code": None}})
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
