@@ -118,7 +118,7 @@ def atlas_experiment(
     *, students: Work, reflections: Work, concurrency: int, width: int, rollouts: int, train: int, val: int, task: Task01 = Task01()
 ) -> Experiment:
     """A run of ours on the fake task, through the real loop, ledger and call door."""
-    calls = Calls(MemoryTape(), concurrency=2 * concurrency)
+    calls = Calls(MemoryTape(), concurrency=concurrency)
     protocol = Playbook()
     examples = [Example(f"e{i}", f"Question number {i}?", split="train" if i < train else "val") for i in range(train + val)]
     dataset = Dataset(tuple(examples[:train]), tuple(examples[train:]), (), digest([train, val], 16))

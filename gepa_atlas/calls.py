@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,14 +32,15 @@ from gepa_atlas.errors import (
     Outage,
     Permanent,
 )
-from gepa_atlas.lanes import Lane, Retry
+from gepa_atlas.lanes import Gate, Lane, Retry
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
-from gepa_atlas.secrets import scrub, scrub_json
+from gepa_atlas.secrets import scrub, scrub_document
 from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
 from gepa_atlas.types import Attempt, Role, Task, Usage, canonical, digest
 
 Reply = tuple[dict[str, Any], Usage]
 _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
+_NEVER_MADE = {"kind": "never_made", "reason": "the run stopped before it was sent", "transient": True}
 
 
 class Draining(AtlasError):
@@ -70,6 +72,7 @@ class _Call:
     worst_tokens: int
     attempt: Callable[[], Awaitable[Reply]]
     slot: int
+    intended: bool = False
     attempts: int = 0
     timeouts: int = 0
     error: CallError | None = None  # of the last attempt
@@ -98,7 +101,7 @@ class Calls:
         self._tape = tape
         self._retry = retry
         self._on_event = on_event
-        self._room = asyncio.Semaphore(concurrency)
+        self._room = Gate(lambda: math.inf if self.draining else concurrency)
         self._lanes: dict[str, Lane] = {}
         self._flights: dict[str, asyncio.Task[None]] = {}
         self._first_slot: dict[str, int] = {}
@@ -154,6 +157,7 @@ class Calls:
     def drain(self) -> None:
         """Stop: new calls and further attempts raise Draining; attempts under way finish and settle."""
         self.draining = True
+        self._room.admit()
         for lane in self._lanes.values():
             lane.flush()
 
@@ -229,32 +233,40 @@ class Calls:
         except (Draining, Outage):  # no answer, and nobody may take it for a failure of the call
             if call.error is not None:
                 await self._settle(call, Entry("dropped", error_body(call.error), Usage(calls=1), call.attempts))
+            elif call.intended:
+                await self._settle(call, Entry("dropped", _NEVER_MADE, _NOTHING, 0))
             raise
 
     async def _attempt(self, call: _Call, lane: Lane) -> Reply | None:
-        """One attempt in a free place. None: it failed, see `call.error`."""
-        await lane.enter()
-        try:
-            async with self._room:
+        """One attempt in a free seat. None: it failed, see `call.error`."""
+        async with lane.deck.place(call.slot):
+            if not call.intended:
                 self._check(lane)
-                if call.attempts == 0:
-                    await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
-                    self._tell("started", call)
-                call.attempts += 1
-                number = lane.begin()
-                try:
-                    reply = await _timed(call)
-                    call.error = None
-                except CallError as error:
-                    reply, call.error = None, error
-                    call.timeouts += isinstance(error, CallTimeout)
-                except BaseException:
-                    lane.lost(number)
-                    raise
-                lane.end(number, call.error)
-                return reply
-        finally:
-            lane.leave()
+                await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
+                call.intended = True
+            async with lane.seats.place(call.slot):
+                await lane.opening()
+                async with self._room.place(call.slot):
+                    return await self._seated(call, lane)
+
+    async def _seated(self, call: _Call, lane: Lane) -> Reply | None:
+        self._check(lane)
+        if call.attempts == 0:
+            self._tell("started", call)
+        call.attempts += 1
+        number = lane.begin()
+        reply = None
+        try:
+            reply = await _timed(call)
+            call.error = None
+        except CallError as error:
+            call.error = error
+            call.timeouts += isinstance(error, CallTimeout)
+        except BaseException:
+            lane.lost(number)
+            raise
+        lane.end(number, call.error)
+        return reply
 
     async def _settle(self, call: _Call, entry: Entry) -> Usage:
         await self._tape.settle(call.key, entry)
@@ -330,7 +342,7 @@ async def _timed(call: _Call) -> Reply:
             f"no complete answer from {call.endpoint.name!r} within {seconds:g} s; raise `timeout` if it needs longer"
         ) from None
     try:
-        return json.loads(canonical(scrub_json(body))), Usage.from_json(usage.to_json())
+        return json.loads(scrub_document(body)), Usage.from_json(usage.to_json())
     except ValueError:
         raise Garbled(f"an answer from {call.endpoint.name!r} holds a number that is not finite") from None
 

@@ -1,5 +1,8 @@
 """One lane per endpoint: how many attempts run at once, how fast they start, when to slow down and when to give up.
 
+A call first comes on deck, where it is put on record, and then takes a seat: so no seat waits for the disk. Deck and seats are given to
+the earliest slot of the search first, because results are told in ask order and everything later waits for it.
+
 Additive increase, multiplicative decrease: a 429 halves the attempts in flight (once per burst), each success adds a part of one.
 The breaker counts failed attempts in a row over all calls. It trips on an attempt that was begun after the streak showed and while none
 from before the streak is still under way, so a burst sent before anyone knew cannot trip it, and 30 % random faults never do (0.3 ** 20).
@@ -8,9 +11,12 @@ from before the streak is still under way, so a burst sent before anyone knew ca
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import random
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -18,6 +24,7 @@ from gepa_atlas.errors import AuthRefused, CallError, NotFound, Outage, RateLimi
 from gepa_atlas.ports import Endpoint
 from gepa_atlas.settings import Settings
 
+_AHEAD = 4  # one call is on deck for so many seats
 REFUSALS = 3  # a wrong key answers 401 for ever: this many in a row end the run
 
 
@@ -36,8 +43,60 @@ class Retry(Settings):
         return random.uniform(0.0, min(self.longest_wait, self.first_wait * 2.0 ** min(failures - 1, 60)))
 
 
+class Gate:
+    """Places for as many as `size()` says now, for the lowest rank first, in order of arrival within a rank."""
+
+    def __init__(self, size: Callable[[], float]) -> None:
+        self._size = size
+        self._held = 0
+        self._arrivals = 0
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def place(self, rank: int) -> _Place:
+        """Wait for a place; leaving the block gives it back."""
+        return _Place(self, rank)
+
+    async def enter(self, rank: int) -> None:
+        if not self._queue and self._held < self._size():
+            self._held += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals += 1
+        heapq.heappush(self._queue, (rank, self._arrivals, turn))
+        self.admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        self._held -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        while self._queue and self._held < self._size():
+            _, _, turn = heapq.heappop(self._queue)
+            if not turn.done():
+                self._held += 1
+                turn.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    gate: Gate
+    rank: int
+
+    async def __aenter__(self) -> None:
+        await self.gate.enter(self.rank)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.gate.leave()
+
+
 class Lane:
-    """The traffic of one endpoint. `enter` and `leave` hold a place, `begin` and `end` frame one attempt inside it."""
+    """The traffic of one endpoint: places on deck and seats, the opening; `begin` and `end` frame one attempt in a seat."""
 
     def __init__(self, endpoint: Endpoint, retry: Retry) -> None:
         self.name = endpoint.name
@@ -46,8 +105,8 @@ class Lane:
         self.down: str | None = None  # why nothing is sent any more
         self._retry = retry
         self._spacing = 60.0 / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0
-        self._seats = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self.deck = Gate(lambda: self._size() + max(1, math.ceil(self.limit / _AHEAD)))
+        self.seats = Gate(self._size)
         self._open = asyncio.Event()  # set when waiting is pointless: the lane is down or the run is draining
         self._closed_until = 0.0
         self._next_start = 0.0
@@ -72,39 +131,14 @@ class Lane:
     def flush(self) -> None:
         """End every wait: those who wait look again and find out why."""
         self._open.set()
-        self._admit()
+        self.deck.admit()
+        self.seats.admit()
 
     async def nap(self, seconds: float) -> None:
         """Sleep, or until there is no more point in waiting."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._open.wait()
-
-    async def enter(self) -> None:
-        """Wait for a place, first come first served, then for the lane to be open."""
-        if self._queue or not self._has_room():
-            turn = asyncio.get_running_loop().create_future()
-            self._queue.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self.leave()
-                else:
-                    with suppress(ValueError):  # `_admit` may have dropped it already
-                        self._queue.remove(turn)
-                raise
-        else:
-            self._seats += 1
-        try:
-            await self._opening()
-        except asyncio.CancelledError:
-            self.leave()
-            raise
-
-    def leave(self) -> None:
-        self._seats -= 1
-        self._admit()
 
     def begin(self) -> int:
         self._begun += 1
@@ -149,17 +183,11 @@ class Lane:
         self.down = self.down or f"{why}; nothing is lost: see to the endpoint and run the same command again to resume"
         self.flush()
 
-    def _has_room(self) -> bool:
-        return self._open.is_set() or self._seats < int(self.limit)
+    def _size(self) -> float:
+        return math.inf if self._open.is_set() else int(self.limit)
 
-    def _admit(self) -> None:
-        while self._queue and self._has_room():
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._seats += 1
-                turn.set_result(None)
-
-    async def _opening(self) -> None:
+    async def opening(self) -> None:
+        """Wait until an attempt may start: after a Retry-After, and as many a minute as the endpoint allows."""
         clock = asyncio.get_running_loop().time
         while not self._open.is_set():
             start = max(self._closed_until, self._next_start if self._spacing else 0.0)

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from gepa_atlas.budget import Limits
 from gepa_atlas.calls import BUDGET_EXHAUSTED, SLOT, Calls, Draining
-from gepa_atlas.classroom import Classroom
+from gepa_atlas.classroom import Classroom, Side
 from gepa_atlas.data import Dataset
 from gepa_atlas.errors import AgentUnusable, Outage
 from gepa_atlas.evolve.engine import Evolution, Plan
@@ -48,6 +48,7 @@ from gepa_atlas.types import (
 )
 
 _DRAIN_SECONDS = 30.0
+_TRIED = 4  # baselines that are asked for before the search begins
 _ENOUGH_LESSONS = 20  # below this a share of failures says nothing
 _LIMIT_FOR_SEARCH = 0.75  # share of a token or dollar limit the search may use; the rest is for the held-out test
 
@@ -167,6 +168,8 @@ class _Search:
         self.stops = {event.n: event.payload["reason"] for event in past if event.kind == "stop"}
         self.replayed = sum(event.kind == "slot" for event in past)
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
+        self.saving: deque[tuple[asyncio.Future[None], Decision]] = deque()  # decided, and not yet safe on disk
+        self.tried: list[asyncio.Task[Side]] = []
         self.main: asyncio.Task[Any] | None = None
         self.began = time.monotonic()
         self.failed = 0
@@ -175,10 +178,11 @@ class _Search:
     async def go(self) -> Result:
         self.main = asyncio.current_task()
         try:
-            await self._preflight()
             while await self._fill():
-                proposal, task = self.window.popleft()
-                await self._tell(proposal, await task)
+                proposal, task = self.window[0]
+                outcome = await self._outcome(task)
+                self.window.popleft()
+                self._tell(proposal, outcome)
             self._check_scored()
             return await self._result()
         except Draining:
@@ -190,21 +194,27 @@ class _Search:
                 raise Interrupted from None
             raise
         finally:
-            for _, task in self.window:
+            left: list[asyncio.Task[Any]] = [*self.tried, *(task for _, task in self.window)]
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in self.window), return_exceptions=True)
+            await asyncio.gather(*left, *(saved for saved, _ in self.saving), return_exceptions=True)
 
-    async def _preflight(self) -> None:
-        """One baseline before anything else: an agent that does not answer is a user's error now, a lesson's failure later."""
-        if not self.evolution.budget.affords(2 * self.experiment.plan.student_calls):
-            return  # not even one lesson: no call is made at all
-        example = self.examples[self.evolution.val[0]]
+    async def _preflight(self, proposal: Proposal) -> None:
+        """Baselines of the first slot before anything else: an agent that answers none of them is a user's error now, lessons' failures
+        later. The first good answer is enough, so that one slow call does not hold up everything."""
+        examples = [self.examples[e] for e, _ in proposal.gate[:_TRIED]]
+        self.tried = [asyncio.create_task(self.classroom.baseline(example)) for example in examples]
+        errors = []
         with self.experiment.calls.impatient():
-            side = await self.classroom.baseline(example)
-        if side.attempt.error is not None:
+            for side in asyncio.as_completed(self.tried):
+                error = (await side).attempt.error
+                if error is None:
+                    return
+                errors.append(error)
+        if errors:
             raise AgentUnusable(
-                f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({side.attempt.error.kind}): "
-                f"{side.attempt.error.reason}; try it with `gepa-atlas check` and correct agents.target"
+                f"the agent {self.experiment.name!r} gave no usable answer to example {examples[0].id!r} ({errors[0].kind}): "
+                f"{errors[0].reason}; try it with `gepa-atlas check` and correct agents.target"
             )
 
     async def _fill(self) -> bool:
@@ -215,6 +225,8 @@ class _Search:
             proposal = evolution.ask()
             if proposal is None:
                 break
+            if proposal.n == 0:
+                await self._preflight(proposal)
             self.window.append((proposal, asyncio.create_task(self._play(proposal))))
         return bool(self.window) and evolution.phase.value != "done"
 
@@ -278,13 +290,37 @@ class _Search:
     async def _teach(self, candidates: Sequence[Candidate], cells: Sequence[tuple[str, int]]) -> tuple[Lesson, ...]:
         return tuple(await _all([self.classroom.teach(c, self.examples[e], sample) for c in candidates for e, sample in cells]))
 
-    async def _tell(self, proposal: Proposal, outcome: Outcome) -> None:
+    async def _outcome(self, task: asyncio.Task[Outcome]) -> Outcome:
+        """What came of the oldest slot; meanwhile the world is told of earlier decisions, each as soon as it is safe."""
+        while self.saving and not task.done():
+            either: set[asyncio.Future[Any]] = {task, self.saving[0][0]}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            self._announce()
+        return await task
+
+    def _tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Decide. The search goes on at once: what it asks for next is written behind this decision."""
         self._check_errors(outcome)
         decision = self.evolution.tell(proposal, outcome)
         self.lessons += outcome.lessons
-        await self.store.tell(_of(proposal.n), "slot", _event(proposal, outcome, decision))
-        if proposal.kind is not SlotKind.IDLE:
+        saved = self.store.record(_of(proposal.n), "slot", _event(proposal, outcome, decision))
+        if saved is not None:
+            self.saving.append((saved, decision))
+        elif proposal.kind is not SlotKind.IDLE:  # told by an earlier process
             self.observer.decided(decision, self.evolution)
+        self._announce()
+
+    def _announce(self) -> None:
+        while self.saving and self.saving[0][0].done():
+            saved, decision = self.saving.popleft()
+            saved.result()
+            if decision.kind is not SlotKind.IDLE:
+                self.observer.decided(decision, self.evolution)
+
+    async def _all_safe(self) -> None:
+        while self.saving:
+            await asyncio.wait([self.saving[-1][0]])
+            self._announce()
 
     def _check_errors(self, outcome: Outcome) -> None:
         """Too many failures end the run before the slot is told, so that a resume tries these calls again."""
@@ -318,6 +354,7 @@ class _Search:
         winner = evolution.winner().candidate if shipped else evolution.seed
         payload = {"stop_reason": evolution.stop_reason, "verdict": verdict.to_json(), "winner": winner.to_json()}
         number = _before(evolution.told)
+        await self._all_safe()
         await self.store.tell(_of(evolution.told) if number in self.stops else number, "finish", payload)
         await self.store.finish()
         calls = self.experiment.calls

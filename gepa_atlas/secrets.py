@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import re
 from typing import Any
 from urllib.parse import quote
 
 from gepa_atlas.errors import ConfigError
+from gepa_atlas.types import canonical
 
 MASK = "[redacted]"
 _NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
@@ -60,6 +62,19 @@ def scrub(text: str) -> str:
         for value in sorted(_known, key=len, reverse=True):
             text = text.replace(value, MASK)
     return text if _MARK.search(text) is None else _BEARER.sub(r"\1" + MASK, _SHAPES.sub(MASK, text))
+
+
+def scrub_document(value: Any) -> str:
+    """`canonical(scrub_json(value))`; one look at the whole text when there is nothing to scrub. ValueError for a number not finite."""
+    text = canonical(value)
+    if _MARK.search(text) is None and not any(_escaped(known) in text for known in _known):
+        return text
+    return canonical(scrub_json(value))
+
+
+@functools.cache
+def _escaped(text: str) -> str:
+    return canonical(text)[1:-1]
 
 
 def scrub_json(value: Any) -> Any:

@@ -32,9 +32,12 @@ Scalar = str | int | float | bool
 Role = Literal["student", "teacher", "judge", "reflection"]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """One spelling for one value: sorted keys, no spaces, no NaN. The input of every digest."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any, length: int = 64) -> str:

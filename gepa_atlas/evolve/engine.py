@@ -120,15 +120,15 @@ class Evolution:
         return self._guard(candidate)
 
     def _advance(self) -> None:
-        """Move to the next phase once the present one wants nothing and nothing of it is in flight."""
-        busy = any(p.kind is not SlotKind.IDLE for p in self.planner.flying.values())
-        if busy:
-            return
+        """Move on: to the final race as soon as the search wants nothing more, while its last slots are in flight; to the held-out test and
+        to the end once nothing is."""
         if self.phase is Phase.SEARCH and self._search_over():
             self.phase = Phase.RETEST
             self._barren = 0
             if self.plan.retest and self.plan.rollouts is not None:
                 self.budget.settle(_RETEST, 0)
+        if any(p.kind is not SlotKind.IDLE for p in self.planner.flying.values()):
+            return
         if self.phase is Phase.RETEST and self._next_race() is None:
             self.phase = Phase.FINAL
         if self.phase is Phase.FINAL and self.verdict is not None:
@@ -261,7 +261,7 @@ class Evolution:
                 entry.harmed += (lesson.delta or 0.0) < 0
                 columns.append(self.archive.columns[lesson.example.id])
         if columns:
-            self.belief.learn(entry, np.unique(columns))
+            self.belief.learn(entry, np.array(sorted(set(columns))))
 
     def _standing(self, entry: Entry) -> tuple[Status, str]:
         best = self.best()

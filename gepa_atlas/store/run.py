@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import secrets
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gepa_atlas.errors import ContractError, RunChanged
-from gepa_atlas.secrets import scrub_json
+from gepa_atlas.secrets import scrub_document, scrub_json
 from gepa_atlas.store.exports import refused, write_json
 from gepa_atlas.store.lock import RunLock, refuse_remote
 from gepa_atlas.store.log import DDL, SCHEMA, Draft, Index, explain, load
 from gepa_atlas.store.view import RunView, connect_reader
 from gepa_atlas.store.writer import Writer
 from gepa_atlas.tape import SLOT, Charge, Entry
-from gepa_atlas.types import Role, Usage, canonical, digest
+from gepa_atlas.types import Role, Usage, canonical
 
 _APPLICATION = 0x47415431  # "GAT1", for file(1)
 _PAGE = 512  # bytes: each commit writes the last page again, so a small page is written seldom and cheaply
@@ -130,7 +131,7 @@ class Run(RunView):
             "usage": entry.usage.to_json(),
             "at": _now(),
         }
-        body = canonical(scrub_json(entry.body))
+        body = scrub_document(entry.body)
         await self._append(Draft("entry", key, head, body))
         if entry.status != "dropped":
             self._keep(key, head, body)
@@ -154,8 +155,8 @@ class Run(RunView):
     def record(self, n: int, kind: str, payload: Mapping[str, Any]) -> asyncio.Future[None] | None:
         """The same without waiting: the future is done when the event is committed, None when it had been told before. Whatever is
         recorded later is committed later, so a call that follows from this event is never on disk without it."""
-        content = scrub_json(dict(payload))
-        word = digest({"kind": kind, "payload": content})
+        content = scrub_document(dict(payload))
+        word = hashlib.sha256(f'{{"kind":{canonical(kind)},"payload":{content}}}'.encode()).hexdigest()
         if n in self._index.told:
             if self._index.told[n][1] != word:
                 raise RunChanged(
@@ -164,7 +165,7 @@ class Run(RunView):
                 )
             return None
         leans = sorted(self._leans.pop(n, ()))
-        return self._writer.put(self._running(Draft("event", str(n), {"kind": kind, "digest": word, "leans": leans}, canonical(content))))
+        return self._writer.put(self._running(Draft("event", str(n), {"kind": kind, "digest": word, "leans": leans}, content)))
 
     async def finish(self) -> None:
         """The run is complete. Opening it again finds every answer recorded and writes nothing."""

@@ -9,17 +9,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from gepa_atlas.errors import AtlasError, ContractError
 from gepa_atlas.store.log import Draft, Index, chain, explain
 from gepa_atlas.types import canonical
 
-_Request = tuple[Sequence[Draft], asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 _GATHER = 0.004  # seconds a commit waits for company while several calls are under way: fewer syncs, fewer pages written twice
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows of one commit, and who waits for them."""
+
+    rows: list[Draft] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class Writer:
@@ -32,7 +39,10 @@ class Writer:
         self._on_write = on_write
         self._writes = 0
         self._broken: AtlasError | None = None
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._next = _Batch()
+        self._busy = False  # a commit is under way, or about to be: the next one follows it
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def append(self, rows: Sequence[Draft]) -> None:
@@ -43,18 +53,23 @@ class Writer:
         """Hand in rows to be committed behind everything handed in before; the future is done when they are safe."""
         if self._broken:
             raise self._broken
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="run.db writer", daemon=True)
-            self._thread.start()
         loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # another `asyncio.run` on the same run: nobody waits any more for what the last one left
+            self._hand_over()
+            self._loop, self._busy = loop, False
         done: asyncio.Future[None] = loop.create_future()
-        self._requests.put((rows, loop, done))
+        self._next.rows.extend(rows)
+        self._next.waiting.append(done)
+        if not self._busy:
+            self._busy = True
+            loop.call_later(_GATHER if self._index.under_way > 1 else 0.0, self._hand_over)
         return done
 
     def close(self) -> None:
         """Commit what is still waiting, then end the thread. Whatever comes later is refused."""
+        self._hand_over()
         if self._thread is not None:
-            self._requests.put(None)
+            self._batches.put(None)
             self._thread.join()
             self._thread = None
         self._broken = self._broken or ContractError(f"{self._directory}: the run is closed; nothing more can be recorded")
@@ -91,40 +106,35 @@ class Writer:
         self._connection.execute("COMMIT")
         return written
 
+    def _hand_over(self) -> None:
+        """What has gathered is the next commit of the writer's thread."""
+        if not self._next.rows:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="run.db writer", daemon=True)
+            self._thread.start()
+        batch, self._next = self._next, _Batch()
+        self._batches.put(batch)
+
     def _work(self) -> None:
-        last = False
-        while not last:
-            waiting: list[_Request] = []
-            request = self._requests.get()
-            if request is not None and self._index.under_way > 1:
-                time.sleep(_GATHER)
-            while True:
-                if request is None:
-                    last = True
-                else:
-                    waiting.append(request)
-                try:
-                    request = self._requests.get_nowait()
-                except Empty:
-                    break
-            if waiting:
-                self._serve(waiting)
-
-    def _serve(self, waiting: Sequence[_Request]) -> None:
-        problem: BaseException | None = None
-        try:
-            self.commit([row for rows, _, _ in waiting for row in rows])
-        except BaseException as error:  # a border: whatever stopped the thread belongs to those who wait
-            problem = error
-        for _, loop, done in waiting:
+        while (batch := self._batches.get()) is not None:
+            problem: BaseException | None = None
+            try:
+                self.commit(batch.rows)
+            except BaseException as error:  # a border: whatever stopped the thread belongs to those who wait
+                problem = error
+            loop = batch.waiting[0].get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_answer, done, problem)
+                loop.call_soon_threadsafe(self._committed, batch, problem)
 
-
-def _answer(done: asyncio.Future[None], problem: BaseException | None) -> None:
-    if done.done():
-        return
-    if problem is None:
-        done.set_result(None)
-    else:
-        done.set_exception(problem)
+    def _committed(self, batch: _Batch, problem: BaseException | None) -> None:
+        """On the loop: answer those who waited; what came meanwhile is next."""
+        self._busy = bool(self._next.rows)
+        if self._busy:
+            self._hand_over()
+        for done in batch.waiting:
+            if not done.done():
+                if problem is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(problem)
