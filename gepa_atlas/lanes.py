@@ -24,7 +24,7 @@ from gepa_atlas.errors import AuthRefused, CallError, NotFound, Outage, RateLimi
 from gepa_atlas.ports import Endpoint
 from gepa_atlas.settings import Settings
 
-_AHEAD = 4  # one call is on deck for so many seats
+_AHEAD = 2  # one call is on deck for so many seats
 REFUSALS = 3  # a wrong key answers 401 for ever: this many in a row end the run
 
 

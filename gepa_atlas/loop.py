@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from gepa_atlas.budget import Limits
 from gepa_atlas.calls import BUDGET_EXHAUSTED, SLOT, Calls, Draining
-from gepa_atlas.classroom import Classroom, Side
+from gepa_atlas.classroom import Classroom
 from gepa_atlas.data import Dataset
 from gepa_atlas.errors import AgentUnusable, Outage
 from gepa_atlas.evolve.engine import Evolution, Plan
@@ -48,7 +48,6 @@ from gepa_atlas.types import (
 )
 
 _DRAIN_SECONDS = 30.0
-_TRIED = 4  # baselines that are asked for before the search begins
 _ENOUGH_LESSONS = 20  # below this a share of failures says nothing
 _LIMIT_FOR_SEARCH = 0.75  # share of a token or dollar limit the search may use; the rest is for the held-out test
 
@@ -169,7 +168,6 @@ class _Search:
         self.replayed = sum(event.kind == "slot" for event in past)
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
         self.saving: deque[tuple[asyncio.Future[None], Decision]] = deque()  # decided, and not yet safe on disk
-        self.tried: list[asyncio.Task[Side]] = []
         self.main: asyncio.Task[Any] | None = None
         self.began = time.monotonic()
         self.failed = 0
@@ -194,28 +192,20 @@ class _Search:
                 raise Interrupted from None
             raise
         finally:
-            left: list[asyncio.Task[Any]] = [*self.tried, *(task for _, task in self.window)]
-            for task in left:
+            for _, task in self.window:
                 task.cancel()
-            await asyncio.gather(*left, *(saved for saved, _ in self.saving), return_exceptions=True)
+            await asyncio.gather(*(task for _, task in self.window), *(saved for saved, _ in self.saving), return_exceptions=True)
 
     async def _preflight(self, proposal: Proposal) -> None:
-        """Baselines of the first slot before anything else: an agent that answers none of them is a user's error now, lessons' failures
-        later. The first good answer is enough, so that one slow call does not hold up everything."""
-        examples = [self.examples[e] for e, _ in proposal.gate[:_TRIED]]
-        self.tried = [asyncio.create_task(self.classroom.baseline(example)) for example in examples]
-        errors = []
-        with self.experiment.calls.impatient():
-            for side in asyncio.as_completed(self.tried):
-                error = (await side).attempt.error
-                if error is None:
-                    return
-                errors.append(error)
-        if errors:
-            raise AgentUnusable(
-                f"the agent {self.experiment.name!r} gave no usable answer to example {examples[0].id!r} ({errors[0].kind}): "
-                f"{errors[0].reason}; try it with `gepa-atlas check` and correct agents.target"
-            )
+        """A baseline of the first slot before all else: an agent that gives no answer is a user's error now, a lesson's failure later."""
+        for example in [self.examples[e] for e, _ in proposal.gate[:1]]:
+            with self.experiment.calls.impatient():
+                error = (await self.classroom.baseline(example)).attempt.error
+            if error is not None:
+                raise AgentUnusable(
+                    f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({error.kind}): "
+                    f"{error.reason}; try it with `gepa-atlas check` and correct agents.target"
+                )
 
     async def _fill(self) -> bool:
         """Keep the window full; False when the search is done and nothing is left to tell."""

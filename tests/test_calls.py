@@ -13,7 +13,7 @@ import pytest
 
 from gepa_atlas import secrets
 from gepa_atlas.budget import Limits
-from gepa_atlas.calls import SLOT, CallEvent, Calls, Draining, MemoryTape, Retry
+from gepa_atlas.calls import SLOT, CallEvent, Calls, Draining, Entry, MemoryTape, Retry
 from gepa_atlas.errors import (
     AgentCrashed,
     AuthRefused,
@@ -30,7 +30,7 @@ from gepa_atlas.errors import (
 )
 from gepa_atlas.lanes import Lane
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
-from gepa_atlas.types import Attempt, Message, Question, Task, Usage, digest
+from gepa_atlas.types import Attempt, Message, Question, Role, Task, Usage, digest
 
 T = TypeVar("T")
 Reply = tuple[dict[str, Any], Usage]
@@ -406,6 +406,54 @@ def test_a_429_storm_shrinks_what_is_in_flight_and_it_recovers() -> None:
     simulate(story())
 
 
+def test_the_earliest_slot_is_served_first() -> None:
+    """Eight calls of late slots wait when the first slot asks: it gets the next free seat."""
+
+    async def story() -> None:
+        order: list[int] = []
+
+        async def answer(number: int, tried: int) -> object:
+            order.append(number)
+            await asyncio.sleep(1.0)
+            return number
+
+        ask = Caller(Calls(MemoryTape(), concurrency=2), answer, Endpoint("e", max_concurrency=2))
+
+        async def slot(n: int) -> None:
+            SLOT.set(n)
+            await ask(n)
+
+        work = [asyncio.create_task(slot(n)) for n in (9, 8, 7, 6, 5, 4, 3, 2)]
+        await asyncio.sleep(0.5)
+        work.append(asyncio.create_task(slot(1)))
+        await asyncio.gather(*work)
+        assert order[:2] == [9, 8] and order.index(1) <= 3  # one call, 7, was on deck by then
+        assert order[4:] == sorted(order[4:])
+
+    simulate(story())
+
+
+def test_calls_are_on_record_before_they_have_a_seat() -> None:
+    """A disk of one second beside calls of ten: the seats stay taken."""
+
+    async def story() -> None:
+        class SlowTape(MemoryTape):
+            async def intend(self, key: str, role: Role, slot: int, worst_tokens: int = 0) -> None:
+                await asyncio.sleep(1.0)
+                await super().intend(key, role, slot, worst_tokens)
+
+        async def answer(number: int, tried: int) -> object:
+            await asyncio.sleep(7.0 + number % 7)
+            return number
+
+        ask = Caller(Calls(SlowTape(), concurrency=4), answer, Endpoint("e", max_concurrency=4))
+        await asyncio.gather(*[ask(n) for n in range(42)])
+        work = sum(7.0 + n % 7 for n in range(42)) / 4
+        assert now() < 1.0 + work + 7.0, (now(), work)  # the first second, and the end, when seats are left; not a second a call
+
+    simulate(story())
+
+
 def test_a_burst_halves_the_limit_once() -> None:
     lane = Lane(Endpoint("e", max_concurrency=16), Retry())
     burst = [lane.begin() for _ in range(16)]
@@ -512,6 +560,15 @@ def test_a_server_that_asks_for_too_much_patience_is_an_outage() -> None:
     simulate(story())
 
 
+def witnessed(settle: Callable[[str, Entry], Awaitable[None]], dropped: list[Entry]) -> Callable[[str, Entry], Awaitable[None]]:
+    async def watch(key: str, entry: Entry) -> None:
+        if entry.status == "dropped":
+            dropped.append(entry)
+        await settle(key, entry)
+
+    return watch
+
+
 def test_drain_lets_attempts_end_and_begins_none() -> None:
     async def story() -> None:
         tape = MemoryTape()
@@ -524,6 +581,8 @@ def test_drain_lets_attempts_end_and_begins_none() -> None:
 
         calls = Calls(tape, concurrency=4)
         ask = Caller(calls, answer, Endpoint("e", max_concurrency=3))
+        dropped: list[Entry] = []
+        tape.settle = witnessed(tape.settle, dropped)  # type: ignore[method-assign]
         work = [asyncio.create_task(ask(n)) for n in range(10)]
         await asyncio.sleep(5)
         calls.drain()
@@ -535,6 +594,9 @@ def test_drain_lets_attempts_end_and_begins_none() -> None:
         assert 1 <= len(answered) <= 3 and sum(isinstance(r, Draining) for r in results) == 10 - len(answered)
         assert isinstance(results[0], Draining)  # it was between two attempts: given up, not failed
         assert now() < 20 and set(tape.entries) == {digest(n) for n in answered}
+        on_deck = [e for e in dropped if e.body["kind"] == "never_made"]
+        assert 1 <= len(on_deck) <= 2 and {e.attempts for e in on_deck} == {0}
+        assert [e.body["kind"] for e in dropped if e.attempts] == ["server_fault"]
         assert await ask(answered[0]) == answered[0]  # what is recorded is still answered
 
     simulate(story())

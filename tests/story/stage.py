@@ -248,13 +248,13 @@ def _unblocked(app: Callable[..., Any], *args: Any, **how: Any) -> Any:
 
 
 def _die_at_write(number: int) -> None:
-    from gepa_atlas import optimize
+    from gepa_atlas import loop
 
     def on_write(write: int) -> None:
         if write == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    optimize.run = partial(optimize.run, on_write=on_write)
+    loop.run = partial(loop.run, on_write=on_write)
 
 
 if __name__ == "__main__":

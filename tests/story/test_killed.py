@@ -93,7 +93,7 @@ def test_killed_before_every_commit(stage: Stage, room: Path) -> None:
         assert digest(directory) == want
         held(witness)
         extra += witness.extra
-    assert point > 12, point  # commits are shared by calls that end together, so their number is not fixed
+    assert point > 8, point  # commits are shared by calls that end together, so their number is not fixed
     print(f"{point} points, {extra} charges beyond one a call")
 
 

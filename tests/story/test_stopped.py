@@ -157,7 +157,7 @@ def test_an_endpoint_that_goes_down_in_the_middle(stage: Stage, room: Path, kind
     """Exit code 75 and one line; nothing is decided on the failures, so with the endpoint back the result is the undisturbed one."""
     quick = ("retry={first_wait: 0.001, longest_wait: 0.002}",)
     stage.done(*command(room, "whole", 0.0))
-    assert stage.run(*command(room, "run", 0.0), die_at_write=40).code == -signal.SIGKILL
+    assert stage.run(*command(room, "run", 0.0), die_at_write=12).code == -signal.SIGKILL
     for _ in range(2):
         down = stage.run(*command(room, "run", 0.0, f"agents.student.params.faults={{rate: 1.0, kinds: {kinds}}}", *quick))
         assert down.code == 75 and "same command again" in down.line, down
