@@ -47,11 +47,13 @@ NAMED_FRIENDS = {
 
 # A heavy library and the one part that may import it, inside a function.
 GUESTS = {
-    "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose"}, "optuna": {"propose", "sweep"},
-    "joblib": {"sweep"}, "torch": {"train"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"}, "transformers": {"train"},
+    "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose", "connectors"}, "optuna": {"propose", "sweep"},
+    "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"},
+    "transformers": {"train", "llm"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
-    "jsonpath": {"connectors", "data"}, "datasets": {"datasource"},
+    "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
+    "langchain_core": {"connectors"}, "mcp": {"connectors"}, "datasets": {"datasource"},
     "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim", "datasource"},
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module

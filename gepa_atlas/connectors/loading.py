@@ -27,14 +27,35 @@ def load_callable(reference: str, base_dir: Path, where: str) -> Loaded:
 
     A class is made once, without arguments; then its method, or the instance itself, is what is called. Raises ConfigError.
     """
+    found, source_digest = load_object(reference, base_dir, where)
+    if not callable(found):
+        raise ConfigError(f"{where}: {reference!r} is a {type(found).__name__}, which cannot be called")
+    return Loaded(found, source_digest)
+
+
+def load_made(reference: str, kind: type, base_dir: Path, where: str) -> tuple[Any, str]:
+    """An object of this kind, as `load_object` finds it or as the function found there makes it without arguments."""
+    found, source_digest = load_object(reference, base_dir, where)
+    if not isinstance(found, kind) and inspect.isfunction(found):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:  # user code
+            raise ConfigError(f"{where}: {reference}() failed: {type(error).__name__}: {error}; it is called without arguments") from error
+    if not isinstance(found, kind):
+        raise ConfigError(f"{where}: {reference!r} is a {type(found).__name__}; it must be a {kind.__name__}, or a function that makes one")
+    return found, source_digest
+
+
+def load_object(reference: str, base_dir: Path, where: str) -> tuple[Any, str]:
+    """What `reference` names, and the digest of its source; classes are made on the way, without arguments. Raises ConfigError."""
     source, colon, name = reference.rpartition(":")
     if not colon or not source or not name:
         raise ConfigError(f"{where}: {reference!r} must read `module:function` or `path/to/file.py:function`")
     module = _from_file(base_dir / source, where) if source.endswith(".py") else _from_import_path(source, base_dir, where)
-    call = _resolve(module, name, f"{where}: {source!r}")
+    found = _resolve(module, name, f"{where}: {source!r}")
     file = module.__file__
     content = Path(file).read_bytes() if file else reference.encode()
-    return Loaded(call, hashlib.sha256(content).hexdigest())
+    return found, hashlib.sha256(content).hexdigest()
 
 
 def _from_file(path: Path, where: str) -> ModuleType:
@@ -73,7 +94,7 @@ def _see(directory: Path) -> None:
         sys.path.append(str(directory))
 
 
-def _resolve(module: ModuleType, dotted: str, where: str) -> Callable[..., Any]:
+def _resolve(module: ModuleType, dotted: str, where: str) -> Any:
     found: Any = module
     for part in dotted.split("."):
         try:
@@ -83,10 +104,7 @@ def _resolve(module: ModuleType, dotted: str, where: str) -> Callable[..., Any]:
             raise ConfigError(f"{where} has no {dotted!r}; it has: {', '.join(known) or 'no functions'}") from None
         if inspect.isclass(found):
             found = _instance(found, where)
-    if not callable(found):
-        raise ConfigError(f"{where}: {dotted!r} is a {type(found).__name__}, which cannot be called")
-    call: Callable[..., Any] = found
-    return call
+    return found
 
 
 def _instance(kind: type, where: str) -> Any:

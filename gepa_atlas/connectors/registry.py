@@ -45,6 +45,7 @@ _BUILT_IN = {
     "openai.assistant": "gepa_atlas.connectors.openai_assistant",
     "openai.chat": "gepa_atlas.connectors.openai_chat",
     "openai.responses": "gepa_atlas.connectors.openai_responses",
+    "openai.sdk": "gepa_atlas.connectors.openai_sdk",
     "python.callable": "gepa_atlas.connectors.python_callable",
     "toyworld": "gepa_atlas.connectors.toyworld",
 }
