@@ -45,14 +45,7 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     retry = load(Retry, config.retry, "retry")
     calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits, retry=retry, on_event=on_call)
     models = _Models(loaded, calls)
-    student = calls.agent(
-        build_agent(
-            AgentSpec(provider=config.agents.student.provider, params=config.agents.student.params),
-            build_model=lambda value: models.raw(value, "agents.student.params.model"),
-            base_dir=loaded.base_dir,
-            where="agents.student.params",
-        )
-    )
+    student = calls.agent(_student(loaded, models))
     teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
     reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
     protocol = _protocol(config, teacher, student)
@@ -100,6 +93,26 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
         guard=leak_guard(dataset.train, dataset.val + dataset.test, (seed,)),
         limits=limits,
         error_share=config.stop.error_share,
+    )
+
+
+def build_student(loaded: Loaded) -> Agent:
+    """The agent alone, as its provider makes it: not behind the door for paid calls."""
+    return _student(loaded, _Models(loaded, Calls(MemoryTape())))
+
+
+def build_reflection(loaded: Loaded, calls: Calls) -> ChatModel | None:
+    """The reflection model alone, behind the door."""
+    return _Models(loaded, calls).maybe(loaded.config.reflection_lm, "reflection", "reflection_lm")
+
+
+def _student(loaded: Loaded, models: _Models) -> Agent:
+    given = loaded.config.agents.student
+    return build_agent(
+        AgentSpec(provider=given.provider, params=given.params),
+        build_model=lambda value: models.raw(value, "agents.student.params.model"),
+        base_dir=loaded.base_dir,
+        where="agents.student.params",
     )
 
 

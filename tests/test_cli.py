@@ -159,12 +159,12 @@ def test_events_are_json_lines(atlas: Atlas) -> None:
     assert events[0] == "start" and events[-1] == "finish" and "decision" in events
 
 
-def test_check_runs_the_student_once_and_writes_nothing(atlas: Atlas, tmp_path: Path) -> None:
+def test_check_tries_the_student_and_keeps_the_answers_beside_the_run(atlas: Atlas, tmp_path: Path) -> None:
     code, out, _ = atlas("check", TOY)
     assert code == 0
     assert "36 train, 36 val, 48 test" in out and "without guidance" in out and "reward" in out
     assert json.loads(atlas("check", TOY, "--json")[1])["ok"] is True
-    assert not list(tmp_path.iterdir())
+    assert [p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("run.db")] == [("runs", "toyworld", "check")]
 
 
 def test_check_says_why_an_agent_is_unusable(atlas: Atlas, tmp_path: Path) -> None:

@@ -24,9 +24,15 @@ overrides nothing that is set.
 """
 
 CHECK_EPILOG = """
-Example:
+Examples:
 
   gepa-atlas check configs/examples/quickstart.yaml
+
+  gepa-atlas check my.yaml --sample 0               (no call is made)
+
+  gepa-atlas check my.yaml --sample 20 --max-usd 2 --json
+
+green: it works. yellow: it works, and there is something to know. red: it cannot do what it is for; exit code 2.
 """
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the run.", show_default=False)]
@@ -63,13 +69,33 @@ def optimize(
     return run_search(loaded, "json" if json_ else "quiet" if quiet else "auto")
 
 
-def check(config: Config, set_: Set = None, json_: Json = False) -> int:
-    """Validate CONFIG, its data and its prompts, then run and judge the student once. Writes nothing."""
-    loaded = read_config(config, set_, [], None)
+MaxUsd = Annotated[float | None, typer.Option("--max-usd", metavar="USD", help="Hard limit on dollars.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Hard limit on tokens of all models together.")]
+MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", metavar="MIN", help="Hard limit on time.")]
 
-    from gepa_atlas.cli.session import check_once
 
-    return check_once(loaded, as_json=json_)
+def check(
+    config: Config,
+    set_: Set = None,
+    run_dir: RunDir = None,
+    sample: Annotated[int, typer.Option("--sample", metavar="N", min=0, help="Train examples to try; 0 makes no call.")] = 4,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again what an earlier check has asked.")] = False,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
+    json_: Json = False,
+) -> int:
+    """Look at everything before a search is paid for: keys, data, endpoints, judges, noise, headroom; then say what the run will take.
+
+    Answers are kept in RUN_DIR/check, so that a repeated check pays only for what is new.
+    """
+    limits = {"budget.dollars": max_usd, "budget.tokens": max_tokens}
+    loaded = read_config(config, set_, [f"{key}={value}" for key, value in limits.items() if value is not None], run_dir)
+
+    from gepa_atlas.cli.check import check as run
+
+    seconds = None if max_minutes is None else max_minutes * 60
+    return run(loaded, sample=sample, fresh=fresh, dollars=max_usd, seconds=seconds, as_json=json_)
 
 
 def read_config(path: Path, sets: list[str] | None, flags: list[str], run_dir: str | None) -> Loaded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 from collections import defaultdict
@@ -14,9 +13,10 @@ import typer
 from gepa_atlas import loop
 from gepa_atlas.build import build_experiment, notes
 from gepa_atlas.calls import CallEvent
-from gepa_atlas.classroom import Classroom
+from gepa_atlas.check.rows import Row, static_rows
+from gepa_atlas.cli.check import last_estimate
 from gepa_atlas.config import Loaded, load_resolved
-from gepa_atlas.errors import AgentUnusable, AtlasError, ConfigError
+from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.stats import scorecard
 from gepa_atlas.loop import Experiment, Result
@@ -26,7 +26,7 @@ from gepa_atlas.report.terminal import Mode, RunHeader, SearchState, View, make_
 from gepa_atlas.report.traces import trace_rows
 from gepa_atlas.store.exports import refused, write_json, write_jsonl
 from gepa_atlas.store.view import RunView
-from gepa_atlas.types import Candidate, Decision, Example, Lesson
+from gepa_atlas.types import Candidate, Decision, Lesson
 
 PROMPTS, TRACES = "optimized_prompts.json", "traces.jsonl"
 KEPT = (PROMPTS, TRACES, "config.json", "run.db", "run.db-wal", "run.db-shm", "run.lock")
@@ -37,10 +37,11 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     _check_copies(loaded, loaded.run_dir)
     watcher = Watcher(make_view(mode))
     try:
+        _refuse_red(static_rows(loaded))
         experiment = build_experiment(loaded, on_call=watcher.on_call)
-        watcher.notes = notes(loaded, experiment.dataset)
+        watcher.notes = (*notes(loaded, experiment.dataset), *last_estimate(loaded, experiment))
         result = loop.run(experiment, loaded.run_dir, watcher)
-        record = to_record(result, watcher.notes)
+        record = to_record(result, notes(loaded, experiment.dataset))
         watcher.view.finish(record, export(record, result, loaded))
     except KeyboardInterrupt:  # loop.Interrupted, or a signal before or after the search
         watcher.view.close()
@@ -49,6 +50,13 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     finally:
         watcher.view.close()
     return 0
+
+
+def _refuse_red(rows: list[Row]) -> None:
+    """What `check` finds without a call; the rest of it costs something, and is the user's to ask for."""
+    for row in rows:
+        if row.state == "red":
+            raise ConfigError(f"{row.name}: {row.said}; {row.fix}")
 
 
 def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
@@ -78,50 +86,6 @@ def export_again(directory: Path) -> None:
     record = to_record(result, notes(loaded, experiment.dataset))
     for what, path in export(record, result, loaded).items():
         typer.echo(f"{what}: {path}")
-
-
-def check_once(loaded: Loaded, *, as_json: bool) -> int:
-    """The `check` command: one real baseline on a train example, judged."""
-    experiment = build_experiment(loaded)
-    example = experiment.dataset.train[0]
-    lesson = asyncio.run(_teach_once(experiment, example))
-    known = notes(loaded, experiment.dataset)
-    failure = lesson.failure
-    if as_json:
-        shown = {"ok": failure is None, "examples": experiment.dataset.sizes(), "notes": list(known), "lesson": lesson.to_json()}
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-    else:
-        for line in _checked(experiment, lesson, known):
-            typer.echo(line)
-    if failure is not None:
-        if lesson.baseline.error is None and lesson.second.error is None:
-            raise ConfigError(f"the judges gave example {example.id!r} no reward ({failure.kind}): {failure.reason}; correct rim.judges")
-        raise AgentUnusable(
-            f"the student gave no usable answer to example {example.id!r} ({failure.kind}): {failure.reason}; correct agents.student"
-        )
-    return 0
-
-
-async def _teach_once(experiment: Experiment, example: Example) -> Lesson:
-    classroom = Classroom(experiment.student, experiment.panel, experiment.protocol)
-    with experiment.calls.impatient():
-        return await classroom.teach(experiment.seeds[0], example)
-
-
-def _checked(experiment: Experiment, lesson: Lesson, known: tuple[str, ...]) -> list[str]:
-    def side(name: str, output: str | None, value: float | None) -> str:
-        return f"{name}: {'no answer' if output is None else output[:300]!r}  reward {'none' if value is None else f'{value:.3f}'}"
-
-    return [
-        f"data: {experiment.dataset.sizes()}",
-        f"student: {experiment.student.identity}",
-        f"protocol: {experiment.protocol.name} ({', '.join(c.name for c in experiment.components)})",
-        f"operators: {', '.join(experiment.proposers)}",
-        *(f"note: {note}" for note in known),
-        f"example {lesson.example.id}: {lesson.example.question[:300]!r}",
-        side("without guidance", lesson.baseline.output, lesson.before.value),
-        side("with the seed prompt", lesson.second.output, lesson.after.value),
-    ]
 
 
 class Watcher:
