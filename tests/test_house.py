@@ -53,7 +53,7 @@ GUESTS = {
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
-    "langchain_core": {"connectors"}, "mcp": {"connectors"}, "datasets": {"datasource"},
+    "langchain_core": {"connectors"}, "mcp": {"connectors"}, "mcp_types": {"connectors"}, "datasets": {"datasource"},
     "gepa": {"bridges"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim", "datasource"},
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary
 from gepa_atlas import wire
 from gepa_atlas.addresses import host_of, public_only
 from gepa_atlas.connectors.answers import Clock, attempt, deadline, field
-from gepa_atlas.connectors.http_params import SECRET, SESSION, HttpParams, StreamParams, strings_in
-from gepa_atlas.connectors.placement import chat_turns, demo_rows, encoded, guidance_text, no_place_for, prompt_text
+from gepa_atlas.connectors.http_params import SECRET, SESSION, HttpParams, StreamParams
+from gepa_atlas.connectors.placement import demo_rows, encoded, no_place_for
 from gepa_atlas.connectors.registry import Surroundings
 from gepa_atlas.connectors.sse import EventStream
+from gepa_atlas.connectors.templates import demos_apart, filled, lists_of, strings_in, values_of
 from gepa_atlas.errors import BadRequest, EmptyAnswer, Garbled, ServerFault
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.secrets import remember, scrub_json
@@ -44,7 +45,7 @@ class HttpAgent:
         self._who = wire.place(params.endpoint)
         strings = strings_in([params.request_template, params.query])
         plain_fields = params.request_template is None and params.method != "GET" and params.guidance == "field"
-        self._demos_apart = plain_fields or not {"{demos}", "{messages}"}.isdisjoint(strings)
+        self._demos_apart = plain_fields or demos_apart(strings)
         self._shared = params.reset is not None and not any(SESSION in text for text in (params.endpoint, *strings))
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._identity = "http:" + digest({"version": _VERSION, "params": params.answering()}, 16)
@@ -87,13 +88,7 @@ class HttpAgent:
     # -- the request -----------------------------------------------------------------------------------------------------
 
     def _values(self, task: Task) -> dict[str, str]:
-        p = self._params
-        return {
-            "prompt": prompt_text(task, p, demos_apart=self._demos_apart),
-            "question": task.question.text,
-            "context": task.question.context,
-            "guidance": guidance_text(task.guidance, p, demos_apart=self._demos_apart),
-        }
+        return values_of(task, self._params, demos_apart=self._demos_apart)
 
     def _body(self, task: Task, values: Mapping[str, str]) -> Json:
         """The JSON body for this task; None where there is none. Raises BadRequest for a setting that has no field."""
@@ -102,7 +97,7 @@ class HttpAgent:
         if refused := no_place_for(settings, tuple(p.settings_fields), "the agent (settings_fields)"):
             raise refused
         if p.request_template is not None:
-            body = _filled(p.request_template, values, self._lists(task))
+            body = filled(p.request_template, values, lists_of(task, p, system=p.system_prompt))
         elif p.method == "GET":
             body = {}
         else:
@@ -112,10 +107,6 @@ class HttpAgent:
         for name, value in settings.items():
             _put(body, p.settings_fields[name].split("."), value)
         return body or None
-
-    def _lists(self, task: Task) -> dict[str, list[Json]]:
-        turns = chat_turns(task, self._params, system=self._params.system_prompt)
-        return {"{demos}": [dict(row) for row in demo_rows(task.guidance.demos)], "{messages}": [dict(turn.to_json()) for turn in turns]}
 
     def _url(self, values: Mapping[str, str]) -> httpx.URL:
         import httpx
@@ -154,7 +145,7 @@ class HttpAgent:
         reset = self._params.reset
         assert reset is not None
         session = uuid.uuid4().hex
-        url, body = fill(reset.endpoint, {"session": session}), _filled(reset.body, {"session": session}, {})
+        url, body = fill(reset.endpoint, {"session": session}), filled(reset.body, {"session": session}, {})
         raw = await self._sent(client, self._request(client, reset.method, url, body), reading=False)
         if reset.session_field is None:
             return session
@@ -238,16 +229,6 @@ class _Pieces:
 
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     return HttpAgent(load(HttpParams, params, surroundings.where), surroundings.where)
-
-
-def _filled(template: Any, values: Mapping[str, str], lists: Mapping[str, list[Json]]) -> Any:
-    if isinstance(template, str):
-        return lists[template] if template in lists else fill(template, values)
-    if isinstance(template, dict):
-        return {name: _filled(part, values, lists) for name, part in template.items()}
-    if isinstance(template, list):
-        return [_filled(part, values, lists) for part in template]
-    return template
 
 
 def _put(body: Any, path: list[str], value: Scalar) -> None:

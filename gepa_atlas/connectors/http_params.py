@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from gepa_atlas import wire
 from gepa_atlas.addresses import host_of
 from gepa_atlas.connectors.answers import FieldPath, OpaqueParams
+from gepa_atlas.connectors.templates import check_reach, strings_in
 from gepa_atlas.secrets import remember
 from gepa_atlas.settings import Settings
 
@@ -118,27 +119,6 @@ class HttpParams(OpaqueParams):
     @model_validator(mode="after")
     def _reaches_the_agent(self) -> HttpParams:
         strings = strings_in([self.request_template, self.query])
-        holds = {name: any("{" + name + "}" in s for s in strings) for name in ("prompt", "question", "guidance", "demos", "messages")}
-        if self.guidance in ("system", "turns") and "{messages}" not in strings:
-            raise ValueError(f'guidance: {self.guidance} needs a request_template with the value "{{messages}}"')
-        if "{messages}" in strings:
-            if self.guidance == "field" and not holds["guidance"]:
-                raise ValueError('guidance: field needs "{guidance}" in request_template')
-            return self
-        if self.request_template is None and self.method != "GET":
-            return self
-        if not (holds["prompt"] or holds["question"]):
-            raise ValueError('request_template (query, for GET) must hold "{prompt}" or "{question}" in one of its strings')
-        if not holds["guidance"] and (self.guidance == "field" or not holds["prompt"]):
-            raise ValueError('the guidance would not reach the agent: put "{guidance}", or "{prompt}" with prefix or suffix, in a string')
-        if holds["guidance"] and holds["prompt"] and self.guidance != "field":
-            raise ValueError("{prompt} and {guidance} together send the guidance twice; set guidance: field")
+        if self.request_template is not None or self.method == "GET" or self.guidance in ("system", "turns"):
+            check_reach(strings, self.guidance, "request_template (query, for GET)")
         return self
-
-
-def strings_in(value: Any) -> set[str]:
-    """Every string value inside a JSON value."""
-    if isinstance(value, str):
-        return {value}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {text for part in inner for text in strings_in(part)}
