@@ -179,10 +179,11 @@ class Planner:
         """Teach a known candidate on the next val cells in the common order, as many as wanted and affordable."""
         pending = {e for p in self.flying.values() if entry.candidate in p.parents and p.kind is SlotKind.MEASURE for e, _ in p.gate}
         left = [e for e in self.val if (entry.id, e, 0) not in self.taught and e not in pending]
+        paid = self.baselines | self._coming()[0]
         cells: list[tuple[str, int]] = []
         cost = 0
         for example in left[:wanted]:
-            more = self.plan.student_calls + (example not in self.baselines)
+            more = self.plan.student_calls + (example not in paid)
             if not self.budget.affords(cost + more):
                 break
             cells.append((example, 0))
@@ -197,9 +198,22 @@ class Planner:
 
     def cost(self, gate: Sequence[tuple[str, int]], read: Sequence[str], parent: Entry) -> int:
         """Upper bound of what a child slot takes: its gate cells, the lessons still to be read, and baselines nobody has paid yet."""
-        unread = [e for e in read if (parent.id, e) not in self.reading]
-        baselines = {e for e, _ in gate} | set(unread)
-        return (len(gate) + len(unread)) * self.plan.student_calls + len(baselines - self.baselines)
+        baselines, lessons = self._coming()
+        unread = [e for e in read if (parent.id, e) not in self.reading and (parent.id, e) not in lessons]
+        needed = {e for e, _ in gate} | set(unread)
+        return (len(gate) + len(unread)) * self.plan.student_calls + len(needed - self.baselines - baselines)
+
+    def _coming(self) -> tuple[set[str], set[tuple[str, str]]]:
+        """What slots in flight teach whatever comes of them, so that no later slot reserves it again: baselines, and train lessons."""
+        baselines: set[str] = set()
+        lessons: set[tuple[str, str]] = set()
+        for proposal in self.flying.values():
+            if proposal.kind is SlotKind.MEASURE:
+                baselines.update(e for e, _ in proposal.gate)
+            elif proposal.kind is SlotKind.CHILD:
+                baselines.update(proposal.read)
+                lessons.update((proposal.parents[0].id, e) for e in proposal.read)
+        return baselines, lessons
 
     def least_cost(self) -> int:
         """What the cheapest child can cost at most: below it the search ends."""
