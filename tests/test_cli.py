@@ -378,3 +378,16 @@ def test_secrets_in_the_environment_do_not_reach_the_run(atlas: Atlas, tmp_path:
     files = [p for p in (tmp_path / "runs" / "bad").iterdir() if p.is_file()]
     assert len(files) >= 4
     assert not [p.name for p in files if b"swordfish" in p.read_bytes()]
+
+
+def test_ctrl_c_while_the_command_is_being_imported_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import importlib.abc, sys\n"
+        "class Press(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'gepa_atlas.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from gepa_atlas.start import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

@@ -26,7 +26,7 @@ LEVELS = {
     "report": 4, "handoff": 4, "gate": 4,
     "train": 5, "bridges": 5, "sweep": 5,
     "check": 6, "config": 6, "configfile": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
-    "api": 6, "compat": 6, "": 6,
+    "api": 6, "compat": 6, "start": 6, "": 6,
 }  # fmt: skip
 
 # A module that stands above the part it lies in.
