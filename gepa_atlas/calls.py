@@ -33,10 +33,10 @@ from gepa_atlas.errors import (
     Permanent,
 )
 from gepa_atlas.lanes import Gate, Lane, Retry
-from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Endpoint
+from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Composed, Endpoint
 from gepa_atlas.secrets import scrub, scrub_document
 from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
-from gepa_atlas.types import Attempt, Role, Task, Usage, canonical, digest
+from gepa_atlas.types import Attempt, Component, Role, Task, Usage, canonical, digest
 
 Reply = tuple[dict[str, Any], Usage]
 _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
@@ -173,7 +173,8 @@ class Calls:
 
     def agent(self, agent: Agent) -> Agent:
         """The same agent behind this door, in the role of the student."""
-        return _Student(agent, self, agent.identity, agent.endpoint)
+        kind = _ComposedStudent if isinstance(agent, Composed) else _Student
+        return kind(agent, self, agent.identity, agent.endpoint)
 
     def model(self, model: ChatModel, role: Role) -> ChatModel:
         """The same model behind this door, in the given role."""
@@ -374,6 +375,20 @@ class _Student:
         worst = len(canonical(request)) // 2 + 1024
         body = await self.calls.make(role="student", key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
         return Attempt.from_json(body)
+
+
+@dataclass(frozen=True)
+class _ComposedStudent(_Student):
+    def components(self) -> tuple[Component, ...]:
+        return self._composed.components()
+
+    def texts(self) -> dict[str, str]:
+        return self._composed.texts()
+
+    @property
+    def _composed(self) -> Composed:
+        assert isinstance(self.inner, Composed)
+        return self.inner
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The four ports. Each is one method wide and comes with an exam in `gepa_atlas.testing.conformance`.
 
-`Previews`, `Advises` and `PreviewsChat` are what an agent and a model may do besides, for `gepa-atlas check`.
+`Composed`, `Previews`, `Advises` and `PreviewsChat` are what an agent or a model may do besides.
 
 An implementation raises `CallError` when a call fails: it never returns an error as an answer and never retries.
 Retrying, limiting, recording and replaying happen in one place, `gepa_atlas.calls`, around every port.
@@ -87,6 +87,18 @@ class Previews(Protocol):
 
     def preview(self, task: Task) -> dict[str, Any]:
         """The exact request as a JSON value. Raises CallError where `run` would before it sends anything."""
+        ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """An agent that is made of texts of its own, such as the instructions of each step: they are what is evolved, by name, and reach it as
+    `Guidance.texts`. Without any it is the agent as it stands."""
+
+    def components(self) -> tuple[Component, ...]: ...
+
+    def texts(self) -> dict[str, str]:
+        """What each component says today."""
         ...
 
 

@@ -256,17 +256,20 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a teacher hands a student: text, demonstrations, settings. The connector decides where it is placed."""
+    """What a teacher hands a student: text, demonstrations, settings. The connector decides where it is placed. `texts` replace an
+    agent's own texts by name, for agents that are made of several."""
 
     text: str = ""
     demos: tuple[Demo, ...] = ()
     settings: tuple[tuple[str, Scalar], ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.text or self.demos or self.settings)
+        return bool(self.text or self.demos or self.settings or self.texts)
 
     def to_json(self) -> dict[str, Any]:
-        return {"text": self.text, "demos": [d.to_json() for d in self.demos], "settings": dict(self.settings)}
+        row: dict[str, Any] = {"text": self.text, "demos": [d.to_json() for d in self.demos], "settings": dict(self.settings)}
+        return row | ({"texts": dict(self.texts)} if self.texts else {})
 
 
 @dataclass(frozen=True, slots=True)

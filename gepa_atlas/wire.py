@@ -51,13 +51,14 @@ _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _POOLS = 8  # httpcore's pool compares every connection with every other at each request: eight small ones cost a tenth of one large
 
 
-class Redirected(BadRequest):
-    """The answer was a redirect. Nobody follows one who was not told to."""
+class Redirected(Exception):
+    """The answer was a redirect; `refusal` is what it means to whoever does not follow it."""
 
-    def __init__(self, message: str, status: int, location: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, location: str, refusal: CallError) -> None:
+        super().__init__(str(refusal))
         self.status = status
         self.location = location
+        self.refusal = refusal
 
 
 _Pools = list[tuple[AsyncGenerator["httpx.AsyncClient", None], "httpx.AsyncClient"]]
@@ -110,10 +111,12 @@ async def send(
     timeout: float | None = None,
     content_type: str | None = None,
     enough: Callable[[bytes], bool] | None = None,
+    redirects: bool = False,
 ) -> bytes:
     """The body of a 2xx answer. `timeout` is wall clock for the whole exchange, in seconds: a dripping server ends with it too.
     With `content_type` an answer that says it is of another type (a login page, an image) is Garbled. `enough` sees each part as it
-    comes and ends the reading by saying True: a stream may stay open after its last word."""
+    comes and ends the reading by saying True: a stream may stay open after its last word. A redirect is BadRequest, or with `redirects`
+    raises Redirected, for the caller to follow."""
     import httpx
 
     where = place(str(request.url))
@@ -127,7 +130,10 @@ async def send(
                         raise Garbled(f"{where} sent {said[:80]}; expected {content_type} (content_type)")
                     return await _read(response, max_bytes, where, enough)
                 body = await _read_some(response)
-                raise status_error(response.status_code, response.headers, body, where)
+                error = status_error(response.status_code, response.headers, body, where)
+                if redirects and response.has_redirect_location:
+                    raise Redirected(response.status_code, response.headers["location"], error)
+                raise error
             finally:
                 await response.aclose()
     except TimeoutError:
@@ -186,8 +192,7 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, where: st
         return NotFound(said)
     if 300 <= status < 400:
         target = place(headers.get("location", ""))
-        said = f"{where} answered {status}: it redirects to {target or 'nowhere'}; configure that address itself"
-        return Redirected(said, status, headers.get("location", ""))
+        return BadRequest(f"{where} answered {status}: it redirects to {target or 'nowhere'}; configure that address itself")
     return BadRequest(said)
 
 

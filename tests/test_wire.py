@@ -62,7 +62,7 @@ def fetch(handler: Handler, *, max_bytes: int = 10_000, timeout: float = 20.0, q
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (301, wire.Redirected),
+        (301, BadRequest),
         (400, BadRequest),
         (401, AuthRefused),
         (403, AuthRefused),

@@ -58,6 +58,13 @@ def attempt(text: str | None, usage: Usage, who: str) -> Attempt:
     return Attempt(text, usage)
 
 
+def plain(value: Any) -> Any:
+    """A value of user code as JSON: models of pydantic, dataclasses and what they hold; anything else as its text."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, fallback=str)
+
+
 def _readable(path: str) -> str:
     """The path as it is; ValueError when it is a JSONPath that cannot be read."""
     if path.startswith("$"):

@@ -164,7 +164,7 @@ class HttpAgent:
             checked = await public_only(request, self._who) if p.private_addresses == "refuse" else request
             try:
                 enough = pieces.stream.feed if pieces is not None else None
-                return await wire.send(client, checked, max_bytes=p.max_bytes, content_type=kind, enough=enough)
+                return await wire.send(client, checked, max_bytes=p.max_bytes, content_type=kind, enough=enough, redirects=True)
             except wire.Redirected as redirect:
                 request = self._followed(client, request, redirect)
         raise BadRequest(f"{self._who} redirects more than {_HOPS} times")
@@ -172,7 +172,7 @@ class HttpAgent:
     def _followed(self, client: httpx.AsyncClient, request: httpx.Request, redirect: wire.Redirected) -> httpx.Request:
         target = urljoin(str(request.url), redirect.location)
         if self._params.redirects == "refuse" or host_of(target) != host_of(str(request.url)):
-            raise BadRequest(str(redirect)) from None
+            raise redirect.refusal from None
         if redirect.status not in (307, 308) and request.method not in ("GET", "DELETE"):
             raise BadRequest(f"{redirect}: a {redirect.status} would turn this {request.method} into a request without a body") from None
         return client.build_request(request.method, target, headers=request.headers, content=request.content)

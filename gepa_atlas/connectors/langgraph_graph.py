@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field
+from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field, plain
 from gepa_atlas.connectors.loading import load_made
 from gepa_atlas.connectors.placement import Where, no_place_for
 from gepa_atlas.connectors.registry import Surroundings
@@ -80,11 +80,11 @@ class GraphAgent:
                 raise
             except Exception as error:  # user code
                 raise AgentCrashed(f"{self._who} raised {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
-        plain, counted = _plain(state), _counted(state)
+        shown, counted = _shown(state), _counted(state)
         usage = clock.usage(p)
         if counted is not None:
             usage = Usage(counted[0], counted[1], usage.dollars, usage.seconds, usage.calls)
-        return attempt(field(plain, p.response_field, self._who), usage, self._who)
+        return attempt(field(shown, p.response_field, self._who), usage, self._who)
 
     def _input(self, task: Task) -> Json:
         p = self._params
@@ -100,20 +100,19 @@ def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     return GraphAgent(load(GraphParams, params, surroundings.where), surroundings.base_dir, surroundings.where)
 
 
-def _plain(value: Any) -> Any:
+def _shown(value: Any) -> Any:
     """A state as JSON: messages become {type, content, ...}, their content the text of all its blocks."""
     from langchain_core.messages import BaseMessage
-    from pydantic import BaseModel
 
     if isinstance(value, BaseMessage):
         return {"type": value.type, "content": str(value.text), "name": value.name, "id": value.id}
     if isinstance(value, BaseModel):
-        return {name: _plain(part) for name, part in dict(value).items()}
+        return {name: _shown(part) for name, part in dict(value).items()}
     if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): _shown(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value if isinstance(value, None | bool | int | float | str) else str(value)
+        return [_shown(part) for part in value]
+    return plain(value)
 
 
 def _counted(state: Any) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import Field, model_validator
 
-from gepa_atlas.connectors.answers import FieldPath, attempt, deadline, field
+from gepa_atlas.connectors.answers import FieldPath, attempt, deadline, field, plain
 from gepa_atlas.connectors.loading import load_made, load_object
 from gepa_atlas.connectors.openai_sdk_client import open_client, sdk_error
 from gepa_atlas.connectors.placement import Placement, chat_turns, join, no_place_for
@@ -144,7 +144,7 @@ class SdkAgent:
         path = self._params.response_field
         if isinstance(output, str | None):
             return field(json.loads(output), path, self._who) if path is not None and output else output
-        document = _plain(output)
+        document = plain(output)
         return field(document, path, self._who) if path is not None else json.dumps(document, ensure_ascii=False)
 
 
@@ -195,10 +195,3 @@ def _after(own: Any, told: str, how: Placement) -> Any:
         return join([made or "", told], how)
 
     return instructions
-
-
-def _plain(value: Any) -> Any:
-    """A structured output as JSON: pydantic models, dataclasses and what they hold."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(type(value)).dump_python(value, mode="json")

@@ -40,6 +40,7 @@ Builder = Callable[[Mapping[str, Any], Surroundings], Agent]
 _BUILT_IN = {
     "chat": "gepa_atlas.connectors.chat",
     "cli.command": "gepa_atlas.connectors.cli_command",
+    "dspy.module": "gepa_atlas.connectors.dspy_module",
     "http.api": "gepa_atlas.connectors.http_api",
     "langgraph": "gepa_atlas.connectors.langgraph_graph",
     "litellm": "gepa_atlas.connectors.litellm_chat",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gepa_atlas.ports import Agent, Composed
 from gepa_atlas.protocols.base import Prepared, Withhold, keep
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Attempt, Candidate, Component, Guidance, Question, Task, digest
@@ -14,24 +15,27 @@ class PlaybookOptions(Settings):
 
 
 class Playbook:
-    """One component, `guidance`, given to the student as it is. One rollout a lesson."""
+    """One component, `guidance`, given to the student as it is; of a student that is made of texts, those texts. One rollout a lesson."""
 
     name = "playbook"
     student_calls = 1
 
-    def __init__(self, options: PlaybookOptions | None = None) -> None:
+    def __init__(self, options: PlaybookOptions | None = None, student: Agent | None = None) -> None:
         self._options = options or PlaybookOptions()
+        self._own = student if isinstance(student, Composed) else None
 
     @property
     def identity(self) -> str:
         return f"playbook:{digest(self._options.model_dump(), 16)}"
 
     def components(self) -> tuple[Component, ...]:
+        if self._own is not None:
+            return self._own.components()
         purpose = "instructions an agent reads together with each question, before its second attempt"
         return (Component(GUIDANCE, (), self._options.max_chars, purpose),)
 
     def seed_texts(self) -> dict[str, str]:
-        return {GUIDANCE: "Answer the question."}
+        return {GUIDANCE: "Answer the question."} if self._own is None else self._own.texts()
 
     def baseline(self, question: Question) -> Task:
         return Task(question)
@@ -43,5 +47,8 @@ class Playbook:
         self, candidate: Candidate, question: Question, baseline: Attempt, sample: int, withhold: Withhold = keep
     ) -> Prepared:
         """Nothing to withhold: the guidance is the candidate's own text, which the leak guard has read."""
-        guidance = Guidance(candidate.text(GUIDANCE), candidate.demos, candidate.settings)
+        if self._own is None:
+            guidance = Guidance(candidate.text(GUIDANCE), candidate.demos, candidate.settings)
+        else:
+            guidance = Guidance("", candidate.demos, candidate.settings, candidate.texts)
         return Prepared(Task(question, guidance, sample), guidance)

@@ -31,7 +31,7 @@ def build_protocol(
         config = load(ProtocolConfig, {"name": config}, where)
     params = f"{where}.params"
     if config.name == "playbook":
-        return Playbook(load(PlaybookOptions, config.params, params))
+        return Playbook(load(PlaybookOptions, config.params, params), student)
     if config.name == "lesson":
         return Lesson(teacher, load(LessonOptions, config.params, params), f"{params}.fixed")
     if student is None:
