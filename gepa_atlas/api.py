@@ -10,17 +10,16 @@ import asyncio
 import contextvars
 import inspect
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
-from gepa_atlas.errors import ConfigError, DataError
+from gepa_atlas.connectors.loading import named
+from gepa_atlas.errors import DataError
 from gepa_atlas.types import Attempt, Candidate, Demo, Example, Guidance, Lesson, Reward, Verdict, digest
 
 Texts = Mapping[str, str]
@@ -126,7 +125,7 @@ def _run(tree: dict[str, Any], directory: Path, *, kept: bool) -> Optimized:
 def _agent(agent: Callable[..., Any] | Mapping[str, Any] | str) -> dict[str, Any]:
     if isinstance(agent, Mapping):
         return dict(agent)
-    return {"provider": "python.callable", "params": {"callable": agent if isinstance(agent, str) else _named(agent, "agent")}}
+    return {"provider": "python.callable", "params": {"callable": agent if isinstance(agent, str) else named(agent, "agent")}}
 
 
 def _judge(judge: str | Mapping[str, Any] | Callable[..., Any]) -> str | dict[str, Any]:
@@ -135,26 +134,7 @@ def _judge(judge: str | Mapping[str, Any] | Callable[..., Any]) -> str | dict[st
     if isinstance(judge, Mapping):
         return dict(judge)
     name = judge.__qualname__.rpartition(".")[2] if inspect.isroutine(judge) else type(judge).__name__
-    return {"type": "python", "name": name, "function": _named(judge, "judge")}
-
-
-def _named(function: Callable[..., Any], role: str) -> str:
-    """A reference to a function of the caller's, by which a configuration can name it: the only member of a module of its own.
-
-    The module's name holds the digest of the source where there is one, so a changed function is noticed when a run is resumed.
-    """
-    if not callable(function):
-        raise ConfigError(f"{role}: a {type(function).__name__} cannot be called; give a function, or a mapping as in a configuration")
-    target = function if inspect.isroutine(function) else type(function)
-    try:
-        source = inspect.getsource(target)
-    except (OSError, TypeError):  # typed at a prompt, built in, or made by exec
-        source = f"{target.__module__}.{target.__qualname__}"
-    module = ModuleType(f"gepa_atlas_given_{role}_{digest(source, 12)}")
-    module.__file__ = None
-    setattr(module, role, function)
-    sys.modules[module.__name__] = module
-    return f"{module.__name__}:{role}"
+    return {"type": "python", "name": name, "function": named(judge, "judge")}
 
 
 def _data(examples: Any, directory: Path) -> dict[str, Any]:

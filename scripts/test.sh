@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/bootstrap.sh"
 
-bootstrap local,dev
+bootstrap local,dev,dspy
 cd "$ROOT"
 step "ruff check"
 "$PYTHON" -m ruff check --quiet .

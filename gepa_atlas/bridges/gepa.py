@@ -101,9 +101,11 @@ def optimize(
     raise_on_exception: bool = True,
     reflection_strategy: Any = None,
     operators: Mapping[str, Operator] | None = None,
+    reflect: bool = True,
     **others: Any,
 ) -> Any:
-    """A `GEPAResult` of our search with gepa's call. docs/bridges.md has the options; `operators` is ours (see `bridges.dspy`).
+    """A `GEPAResult` of our search with gepa's call. docs/bridges.md has the options. Ours: `operators` change texts beside reflection, and
+    `reflect=False` leaves that out.
 
     `max_metric_calls` is a hard limit. Raises OptionRefused (a ValueError) by the option's name, or what the adapter raises.
     """
@@ -119,7 +121,13 @@ def optimize(
     if max_merge_invocations != 5 and not use_merge:
         raise OptionRefused(f"max_merge_invocations={max_merge_invocations!r}: it is for use_merge=True")
     writing = _Writing(reflection_lm, reflection_lm_kwargs, reflection_prompt_template, custom_candidate_proposer, reflection_strategy)
-    reads = {REFLECT: reflection_minibatch_size or 3} | ({MERGE: 0} if use_merge else {}) | dict.fromkeys(operators or {}, 0)
+    if not reflect and not operators:
+        raise OptionRefused("reflect=False: then operators must be given, or nothing would ever change")
+    reads = (
+        ({REFLECT: reflection_minibatch_size or 3} if reflect else {})
+        | ({MERGE: 0} if use_merge else {})
+        | dict.fromkeys(operators or {}, 0)
+    )
     named = tuple(Named(name, read) for name, read in reads.items())
     options = Options(
         Plan(seed=seed, width=1, rollouts=max_metric_calls, operators=named),

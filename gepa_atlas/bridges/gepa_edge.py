@@ -150,17 +150,21 @@ class TextWriter:
     log: Callable[[str], None]
     failed: int = field(default=0, init=False)
 
+    def dataset(self, texts: Texts, batch: Any, components: list[str]) -> dict[str, list[dict[str, Any]]] | str:
+        """The adapter's reflective dataset, or one line on why there is none."""
+        try:
+            built: Dataset = self.adapter.make_reflective_dataset(dict(texts), batch, components)
+        except Exception as error:  # the border to the user's adapter
+            return self._failure("make_reflective_dataset", error)
+        rows = {name: [dict(row) for row in each] for name, each in built.items()}
+        return rows if any(rows.values()) else "the adapter has no examples of these runs to reflect on"
+
     def write(self, texts: Texts, dataset: Dataset, components: list[str]) -> Proposal | str:
         """New texts, or one line on why there are none. Raises Outage when nothing but failures comes."""
         try:
             proposal = self._ask(dict(texts), dataset, components)
         except Exception as error:  # the border to the user's model or proposer
-            self.failed += 1
-            reason = f"the proposer raised {type(error).__name__}: {error}"
-            self.log(reason)
-            if self.failed >= _IN_A_ROW:
-                raise Outage(f"{self.failed} proposals in a row failed, last: {reason}; mend it and start again") from error
-            return reason
+            return self._failure("the proposer", error)
         self.failed = 0
         new = proposal[0]
         for name, text in new.items():
@@ -169,6 +173,14 @@ class TextWriter:
             if not isinstance(text, str):
                 return f"the proposer's text for {name!r} is a {type(text).__name__}"
         return proposal if any(texts[name] != text for name, text in new.items()) else "the proposer changed nothing"
+
+    def _failure(self, who: str, error: Exception) -> str:
+        self.failed += 1
+        reason = f"{who} raised {type(error).__name__}: {error}"
+        self.log(reason)
+        if self.failed >= _IN_A_ROW:
+            raise Outage(f"{self.failed} proposals in a row failed, last: {reason}; mend it and start again") from error
+        return reason
 
     def _ask(self, texts: Texts, dataset: Dataset, components: list[str]) -> Proposal:
         own = optional(self.adapter, "propose_new_texts") or self.custom

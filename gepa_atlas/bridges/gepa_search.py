@@ -35,6 +35,7 @@ from gepa_atlas.types import (
 
 REFLECT, MERGE = "reflect", "merge"
 _EMPTY, _ZERO = Attempt(""), Reward(0.0)
+_BETTER = 0.6  # probability of being truly better than the seed below which the seed is the best candidate
 Change = tuple[Texts, str]
 Operator = Callable[["Search", Proposal], "Change | str"]
 
@@ -113,9 +114,9 @@ class Search:
         sys.stderr.write(f"\rgepa_atlas: {self.book.calls}{of} rollouts, {len(self.index)} candidates, best {best:.3f}{end}")
 
     def best(self) -> int:
-        """Who is best by what is believed of each: a mean over few examples counts for little."""
-        entry = self.evolution.best()
-        return self.index.get(entry.id, 0)
+        """Who is best by what is believed of each, a mean over few examples counting for little; the seed while nobody seems better."""
+        index = self.index.get(self.evolution.best().id, 0)
+        return index if self.chance(index) >= _BETTER else 0
 
     def chance(self, index: int) -> float:
         """Probability that a candidate of the population is truly better than the seed; 0.5 for the seed itself."""
@@ -295,8 +296,9 @@ def _reflect(search: Search, proposal: Proposal) -> Change | str:
 def _rewrite(search: Search, texts: Texts, index: int, batch: Any) -> Change | str:
     book, about = search.book, {"iteration": search.book.iteration}
     components = list(search.options.selector(book.state, batch.trajectories, batch.scores, index, dict(texts)))
-    built = search.writer.adapter.make_reflective_dataset(dict(texts), batch, components)
-    dataset = {name: [dict(row) for row in rows] for name, rows in built.items()}
+    dataset = search.writer.dataset(texts, batch, components)
+    if isinstance(dataset, str):
+        return dataset
     book.notify("on_reflective_dataset_built", **about, candidate_idx=index, components=components, dataset=dataset)
     book.notify("on_proposal_start", **about, parent_candidate=dict(texts), components=components, reflective_dataset=dataset)
     written = search.writer.write(texts, dataset, components)

@@ -58,6 +58,25 @@ def load_object(reference: str, base_dir: Path, where: str) -> tuple[Any, str]:
     return found, hashlib.sha256(content).hexdigest()
 
 
+def named(function: Callable[..., Any], role: str) -> str:
+    """A reference to a function of the caller's, by which a configuration can name it: the only member of a module of its own.
+
+    The module's name holds the digest of the source where there is one, so a changed function is noticed when a run is resumed.
+    """
+    if not callable(function):
+        raise ConfigError(f"{role}: a {type(function).__name__} cannot be called; give a function, or a mapping as in a configuration")
+    target = function if inspect.isroutine(function) else type(function)
+    try:
+        source = inspect.getsource(target)
+    except (OSError, TypeError):  # typed at a prompt, built in, or made by exec
+        source = f"{target.__module__}.{target.__qualname__}"
+    module = ModuleType(f"gepa_atlas_given_{role}_{hashlib.sha256(source.encode()).hexdigest()[:12]}")
+    module.__file__ = None
+    setattr(module, role, function)
+    sys.modules[module.__name__] = module
+    return f"{module.__name__}:{role}"
+
+
 def _from_file(path: Path, where: str) -> ModuleType:
     """The module of a file under a name of its own, so that it hides no other. Imported once a process."""
     path = path.resolve()
