@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/bootstrap.sh"
 
-bootstrap local,dev,dspy
+bootstrap local,dev
 cd "$ROOT"
 step "ruff check"
 "$PYTHON" -m ruff check --quiet .

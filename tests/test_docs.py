@@ -26,7 +26,7 @@ def examples() -> list[object]:
 @pytest.mark.parametrize(("code", "says"), examples())
 def test_it_runs(code: str, says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if "dspy" in code:
-        pytest.importorskip("dspy", reason="the extra [dspy] is not installed; scripts/test.sh installs it")
+        pytest.importorskip("dspy", reason="the extra [dspy] is not installed; [dev] has it")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "example.py").write_text(code, encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("dspy", reason="the extra [dspy] is not installed; scripts/test.sh installs it")
+pytest.importorskip("dspy", reason="the extra [dspy] is not installed; [dev] has it")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of dspy's own imports
     import dspy
