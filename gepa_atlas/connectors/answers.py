@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from gepa_atlas.connectors.placement import Placement
 from gepa_atlas.endpoints import EndpointLimits
-from gepa_atlas.errors import CallTimeout, EmptyAnswer, Garbled
+from gepa_atlas.errors import CallTimeout, EmptyAnswer, Garbled, TooLarge
 from gepa_atlas.types import Attempt, Usage
 
 
@@ -22,9 +22,10 @@ class OpaqueParams(Placement, EndpointLimits):
 
     max_concurrency: int = Field(8, ge=1)
     dollars_per_call: float | None = Field(None, ge=0)  # None: unknown, and then no dollar limit can be kept
+    max_bytes: int = Field(2_000_000, ge=1)  # of an answer
 
     def answering(self, *also_without: str) -> dict[str, Any]:
-        return super().answering("dollars_per_call", *also_without)
+        return super().answering("dollars_per_call", "max_bytes", *also_without)
 
 
 class Clock:
@@ -51,11 +52,17 @@ async def deadline(seconds: float, who: str) -> AsyncIterator[None]:
         raise CallTimeout(f"{who} did not answer within {seconds:g} seconds (timeout)") from None
 
 
-def attempt(text: str | None, usage: Usage, who: str) -> Attempt:
-    """An attempt of this output; EmptyAnswer when there is nothing in it."""
+def attempt(text: str | None, usage: Usage, who: str, max_bytes: int) -> Attempt:
+    """An attempt of this output; EmptyAnswer when there is nothing in it, TooLarge when there is too much."""
     if text is None or not text.strip():
         raise EmptyAnswer(f"{who} answered nothing")
+    check_size(text, who, max_bytes)
     return Attempt(text, usage)
+
+
+def check_size(text: str, who: str, max_bytes: int) -> None:
+    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        raise TooLarge(f"{who} answered more than {max_bytes} bytes (max_bytes)")
 
 
 def plain(value: Any) -> Any:

@@ -43,7 +43,6 @@ class CommandParams(OpaqueParams):
     cwd: str = "."  # from the directory of the configuration
     memory_mb: int | None = Field(None, ge=16)
     cpu_seconds: int | None = Field(None, ge=1)
-    max_bytes: int = Field(2_000_000, ge=1)  # of output
     response_format: Literal["text", "json"] = "text"
     response_field: FieldPath = "response"  # with response_format: json
     strip: bool = True  # white space around a text answer
@@ -110,7 +109,7 @@ class CommandAgent:
             async with deadline(p.timeout, self._who):
                 limits = Limits(p.max_bytes, p.memory_mb, p.cpu_seconds)
                 ended = await run_process(argv, given, env=self._environment(home), cwd=self._cwd, limits=limits, who=self._who)
-        return attempt(self._text(ended), clock.usage(p), self._who)
+        return attempt(self._text(ended), clock.usage(p), self._who, p.max_bytes)
 
     def _request(self, task: Task, home: Path) -> tuple[list[str], bytes]:
         """The argument list and what goes to stdin."""

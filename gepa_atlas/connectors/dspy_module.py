@@ -29,6 +29,7 @@ from gepa_atlas.errors import (
     CallError,
     CallTimeout,
     ConfigError,
+    Garbled,
     MissingExtra,
     RateLimited,
     ServerFault,
@@ -145,7 +146,7 @@ class ModuleAgent:
         usage = Usage(counted[0], counted[1], seconds.dollars, seconds.seconds, 1)
         if p.lm is not None and p.lm.price is not None:
             usage = Usage(usage.input_tokens, usage.output_tokens, p.lm.price.of(usage), usage.seconds, 1)
-        return attempt(field(plain(prediction), p.output, self._who), usage, self._who)
+        return attempt(field(plain(prediction), p.output, self._who), usage, self._who, p.max_bytes)
 
     def _inputs(self, task: Task) -> dict[str, str]:
         p = self._params
@@ -212,6 +213,8 @@ class ModuleAgent:
         said = f"{self._who}: {type(error).__name__}: {wire.line(str(error))}"
         if isinstance(error, CallError):
             return error
+        if isinstance(error, dspys.LMProviderError) and error.status is not None and error.status < 300:
+            return Garbled(said)
         if isinstance(error, dspys.LMProviderError) and error.status is not None:
             headers = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
             return wire.status_error(error.status, headers, str(error).encode(), self._who)

@@ -73,7 +73,7 @@ class HttpAgent:
             request = self._request(client, p.method, self._url(values), self._body(task, values))
             pieces = _Pieces(p.stream, p.response_field, self._who) if p.response_format == "sse" else None
             raw = await self._sent(client, request, pieces)
-        return attempt(self._text(raw) if pieces is None else pieces.text(), clock.usage(p), self._who)
+        return attempt(self._text(raw) if pieces is None else pieces.text(), clock.usage(p), self._who, p.max_bytes)
 
     def preview(self, task: Task) -> dict[str, Any]:
         """The request as JSON: headers by name, the body in full."""

@@ -64,11 +64,10 @@ class HttpParams(OpaqueParams):
     redirects: Literal["refuse", "same_host"] = "refuse"
     private_addresses: Literal["allow", "refuse"] = "allow"  # refuse: the host must be at public addresses only
     content_type: str = "text/plain"  # of an answer with response_format: text; with json the body itself decides
-    max_bytes: int = Field(2_000_000, ge=1)
 
     def answering(self, *also_without: str) -> dict[str, Any]:
         """Values that look like keys stay out: a renewed key is the same agent."""
-        shown = super().answering("headers_env", "max_bytes", "private_addresses", *also_without)
+        shown = super().answering("headers_env", "private_addresses", *also_without)
         for group in ("headers", "query"):
             shown[group] = {name: "" if SECRET.search(name) else value for name, value in shown[group].items()}
         return shown | {"headers_env": sorted(self.headers_env)}

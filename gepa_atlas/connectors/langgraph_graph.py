@@ -84,7 +84,7 @@ class GraphAgent:
         usage = clock.usage(p)
         if counted is not None:
             usage = Usage(counted[0], counted[1], usage.dollars, usage.seconds, usage.calls)
-        return attempt(field(shown, p.response_field, self._who), usage, self._who)
+        return attempt(field(shown, p.response_field, self._who), usage, self._who, p.max_bytes)
 
     def _input(self, task: Task) -> Json:
         p = self._params

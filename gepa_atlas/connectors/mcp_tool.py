@@ -15,11 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from gepa_atlas import wire
 from gepa_atlas.addresses import host_of
-from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field
+from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, check_size, deadline, field
 from gepa_atlas.connectors.placement import encoded, no_place_for
 from gepa_atlas.connectors.registry import Surroundings
 from gepa_atlas.connectors.templates import check_reach, demos_apart, filled, lists_of, strings_in, values_of
-from gepa_atlas.errors import AgentCrashed, BadRequest, CallError, CallTimeout, ConfigError, Garbled, MissingExtra, TooLarge, Unreachable
+from gepa_atlas.errors import AgentCrashed, BadRequest, CallError, CallTimeout, ConfigError, Garbled, MissingExtra, Unreachable
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.settings import load
 from gepa_atlas.types import Attempt, Json, Task, digest
@@ -39,7 +39,6 @@ class ToolParams(OpaqueParams):
     arguments: dict[str, Any] = Field(default_factory=lambda: {"prompt": "{prompt}"})  # with the placeholders of a request template
     system_prompt: str = ""
     response_field: FieldPath | None = None  # in the structured content; without it the answer is the text of the result
-    max_bytes: int = Field(2_000_000, ge=1)
 
     @field_validator("url")
     @classmethod
@@ -71,7 +70,7 @@ class ToolAgent:
         server = wire.place(params.url) if params.url is not None else " ".join(params.argv)
         self._who = f"the tool {params.tool!r} of {server}"
         self._demos_apart = demos_apart(strings_in(params.arguments))
-        shown = params.answering("headers", "max_bytes") | {"headers": sorted(params.headers)}
+        shown = params.answering("headers") | {"headers": sorted(params.headers)}
         self._identity = "mcp:" + digest({"version": _VERSION, "params": shown}, 16)
         self._endpoint = params.endpoint_at(host_of(params.url) if params.url is not None else "mcp:" + digest(params.argv, 8))
 
@@ -99,7 +98,7 @@ class ToolAgent:
                     result = await client.call_tool(p.tool, arguments)
             except (Exception, BaseExceptionGroup) as error:  # the border to the package, which groups what its tasks raise
                 raise self._error(error) from error
-        return attempt(self._text(result), clock.usage(p), self._who)
+        return attempt(self._text(result), clock.usage(p), self._who, p.max_bytes)
 
     def _arguments(self, task: Task) -> Json:
         p = self._params
@@ -133,8 +132,7 @@ class ToolAgent:
         p = self._params
         texts = [block.text for block in result.content if block.type == "text"]
         said = "\n".join(texts)
-        if len(said.encode("utf-8", "surrogatepass")) > p.max_bytes:
-            raise TooLarge(f"{self._who} answered more than {p.max_bytes} bytes (max_bytes)")
+        check_size(said, self._who, p.max_bytes)
         if result.is_error:
             raise AgentCrashed(f"{self._who} failed: {wire.line(said) or 'without a word'}")
         if p.response_field is None:

@@ -111,7 +111,7 @@ class AssistantAgent:
         cut = run["status"] == "incomplete"
         if cut and not text.strip():
             raise EmptyAnswer(f"{self._who} was cut before any text: {(run.get('incomplete_details') or {}).get('reason')}")
-        made = attempt(text, self._usage(run, time.monotonic() - began), self._who)
+        made = attempt(text, self._usage(run, time.monotonic() - began), self._who, p.max_bytes)
         return Attempt(made.output, made.usage, StopReason.LENGTH) if cut else made
 
     def _request(self, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:

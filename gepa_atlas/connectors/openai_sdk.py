@@ -107,7 +107,7 @@ class SdkAgent:
         counted = result.context_wrapper.usage
         usage = Usage(counted.input_tokens, counted.output_tokens, None, time.monotonic() - began, max(1, counted.requests))
         priced = Usage(usage.input_tokens, usage.output_tokens, p.price.of(usage) if p.price else None, usage.seconds, usage.calls)
-        return attempt(self._text(result.final_output), priced, self._who)
+        return attempt(self._text(result.final_output), priced, self._who, p.max_bytes)
 
     def _taught(self, task: Task) -> tuple[Any, list[Any]]:
         """The agent with the guidance in its instructions, and the input."""

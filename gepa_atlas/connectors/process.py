@@ -54,7 +54,9 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
     process = await _started(argv, env, cwd, limits, who)
     assert process.stdout is not None and process.stderr is not None
     feeding = asyncio.create_task(_feed(process, given))
-    reading = asyncio.gather(_read(process.stdout, limits.max_bytes, who), _tail(process.stderr))
+    answer = asyncio.create_task(_read(process.stdout, limits.max_bytes, who))
+    complaint = asyncio.create_task(_tail(process.stderr))
+    reading = asyncio.gather(answer, complaint)
     ending = asyncio.create_task(_exit(process))
     try:
         either: set[asyncio.Future[Any]] = {reading, ending}
@@ -68,10 +70,11 @@ async def run_process(argv: Sequence[str], given: bytes, *, env: Mapping[str, st
         output, errors = await reading
         return Ended(code, output, _last_line(errors))
     finally:
-        for task in (feeding, reading, ending):
+        readers = (answer, complaint, reading)  # the two by themselves: a gather that failed no longer cancels what it gathers
+        for task in (feeding, ending, *readers):
             task.cancel()
         _kill(process, env["HOME"])
-        await asyncio.gather(feeding, reading, ending, return_exceptions=True)
+        await asyncio.gather(feeding, ending, *readers, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # a full pipe that nobody reads would keep the transport, and so the wait, open
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await asyncio.gather(_tail(process.stdout), _tail(process.stderr), process.wait())

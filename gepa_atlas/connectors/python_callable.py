@@ -87,7 +87,7 @@ class CallableAgent:
                 raise AgentCrashed(f"{self._who} raised CancelledError") from None
             except (Exception, SystemExit) as error:  # user code
                 raise AgentCrashed(f"{self._who} raised {type(error).__name__}: {error}") from error
-        return attempt(self._text(result), clock.usage(self._params), self._who)
+        return attempt(self._text(result), clock.usage(self._params), self._who, self._params.max_bytes)
 
     def _bound(self, task: Task) -> Callable[[], Any]:
         p = self._params

@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue
 
 from gepa_atlas import wire
 from gepa_atlas.endpoints import EndpointLimits
-from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, Unreachable
+from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, TooLarge, Unreachable
 from gepa_atlas.llm.openai_compatible import read_answer
 from gepa_atlas.loops import at_loop_end
 from gepa_atlas.openai_server import Price
@@ -37,6 +37,7 @@ class LiteLLMParams(EndpointLimits):
     price: Price | None = None  # without it litellm's price map is asked; a model it does not know has unknown dollars
     drop_params: bool = True  # leave out parameters that the vendor does not take (seed, temperature of reasoning models)
     extra: dict[str, JsonValue] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
+    max_bytes: int = Field(default=wire.MAX_BYTES, ge=1)  # of an answer; litellm reads it whole, so this refuses and saves no memory
 
 
 class LiteLLMModel:
@@ -79,6 +80,8 @@ class LiteLLMModel:
             raise call_error(error, p.model) from None
         seconds = time.monotonic() - began
         found = read_answer(response.model_dump(), p.model, chat=request.prompt is None, price=p.price, seconds=seconds)
+        if len(found.text.encode("utf-8", "surrogatepass")) > p.max_bytes:
+            raise TooLarge(f"{p.model} answered more than {p.max_bytes} bytes (max_bytes)")
         if p.price is not None:
             return found
         u = found.usage
@@ -152,11 +155,18 @@ def _dollars(litellm: Any, response: Any) -> float | None:
 
 def call_error(error: Exception, model: str) -> CallError:
     """The CallError for what litellm raised. Its class is not always that of the status (403 is an APIError), so the status decides."""
-    raised = _load().exceptions
+    import httpx
+    import openai
+
+    raised, causes = _load().exceptions, tuple(_causes(error))
     if isinstance(error, raised.Timeout):
         return CallTimeout(f"{model} did not answer in time: {_said(error)}")
-    if isinstance(error, raised.APIConnectionError) or any(isinstance(e, OSError) for e in _causes(error)):
+    if isinstance(error, raised.APIConnectionError) or any(isinstance(e, OSError | openai.APIConnectionError) for e in causes):
         return Unreachable(f"no complete answer from {model}: {_said(error)}")
+    if isinstance(error, raised.InternalServerError) and not any(
+        isinstance(e, openai.APIStatusError | httpx.HTTPStatusError) for e in causes
+    ):
+        return Garbled(f"{model}: {_said(error)}")  # no server said 500: it is litellm's word for an answer that it cannot read
     if isinstance(error, raised.JSONSchemaValidationError | raised.APIResponseValidationError):
         return Garbled(f"{model}: {_said(error)}")
     given = vars(error)
