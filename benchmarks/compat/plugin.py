@@ -1,18 +1,22 @@
 """A pytest plugin: `gepa.optimize` is gepa's own or ours, and what each test did with it is written down.
 
-Environment: COMPAT_SIDE is "gepa" or "atlas", COMPAT_OUT the JSON file that is written when the session ends.
+Environment: COMPAT_SIDE is "gepa" or "atlas", COMPAT_CHECKOUT gepa's repository, COMPAT_OUT the JSON file that is written at the end.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.compat import recorded
 
 _rows: dict[str, dict[str, Any]] = {}
 _now: list[str] = [""]
@@ -34,6 +38,8 @@ def _counted(function: Any) -> Any:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if importlib.util.find_spec("datasets") is None:
+        sys.modules["datasets"] = recorded.module(Path(os.environ["COMPAT_CHECKOUT"]))
     import gepa
 
     from gepa_atlas.compat import gepa as ours
