@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from benchmarks import results
 from benchmarks.optimizers import get
-from benchmarks.server import EvalServer
-from benchmarks.smol.landscape import Admission, SmolLandscape, admit
-from benchmarks.smol.student import Student
-from benchmarks.smol.tasks import draw, load
+from benchmarks.smol.engine import arithmetic
+from benchmarks.smol.landscape import Admission
+from benchmarks.smol.run import NAMES, play_all, task_admission
+from benchmarks.smol.tasks import Rows, load
 from benchmarks.stats import mean_interval
-
-# What an optimizer of this suite is called on the command line, and with which operators: those that use the shared vocabulary.
-NAMES = {"atlas": "atlas:operators=reflect.demos.merge.ablate"}
-
-
-def play(landscape: SmolLandscape, name: str, budget: int, seed: int) -> dict[str, Any]:
-    """One run, and its seed's and winner's held-out scores."""
-    server = EvalServer(landscape, budget)
-    started = time.monotonic()
-    final = get(NAMES.get(name, name))(server, seed)
-    ledger = server.close(final)
-    return {
-        "optimizer": name, "task": landscape.task.name, "seed": seed, "seed_scores": landscape.held_out(server.seed),
-        "test_scores": landscape.held_out(final), "rollouts": ledger.student_calls, "reflections": ledger.reflector_calls,
-        "seconds": time.monotonic() - started, "prompt_tokens": sum(map(len, final.values())) / 4, "final": final,
-    }  # fmt: skip
 
 
 def _row(runs: Sequence[dict[str, Any]], task: str, budget: int, gains: np.ndarray[Any, np.dtype[np.float64]]) -> results.Row:
@@ -71,6 +55,19 @@ def rows(runs: Sequence[dict[str, Any]], optimizers: Sequence[str], budget: int)
     return out
 
 
+def _admitted(found: dict[str, Rows], key: str, most: int, engine: str, work: Any) -> list[Admission]:
+    """Verdicts on tasks in an order drawn by the key, until `most` are admitted."""
+    order = sorted(found, key=lambda n: results.text_hash(key + "\0" + n))
+    verdicts: list[Admission] = []
+    while order and sum(v.admitted for v in verdicts) < most:
+        now, order = order[: work.n_jobs], order[work.n_jobs :]
+        for verdict in work(delayed(task_admission)(name, found[name], key, engine) for name in now):
+            if sum(v.admitted for v in verdicts) < most:
+                verdicts.append(verdict)
+                print(f"  {verdict.task}: {'admitted' if verdict.admitted else 'left out'}, {verdict.reason}", file=sys.stderr, flush=True)
+    return verdicts
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.smol", description=__doc__)
     parser.add_argument("--tasks", type=Path, required=True, help="a folder with one JSONL of {input, output} a task")
@@ -78,45 +75,37 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--optimizers", default="atlas,gepa,miprov2,random")
     parser.add_argument("--key", required=True, help="text that draws the splits")
-    parser.add_argument("--most-tasks", type=int, default=8, help="take at most so many admitted tasks, in an order drawn by the key")
+    parser.add_argument("--most-tasks", type=int, default=12, help="take at most so many admitted tasks, in an order drawn by the key")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--engine", choices=["batch", "served"], default="batch",
+                        help="the weights computed here in batches, or by the product's own servers at a tenth of the speed")  # fmt: skip
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args(argv)
-    from gepa_atlas.llm.local import LocalModel
-
     found = load(args.tasks)
     optimizers = args.optimizers.split(",")
     for name in optimizers:
         get(NAMES.get(name, name))
-    student = Student(LocalModel())
-    admissions: list[Admission] = []
-    runs: list[dict[str, Any]] = []
-    try:
-        order = sorted(found, key=lambda n: results.text_hash(args.key + "\0" + n))
-        for name in order:
-            if sum(a.admitted for a in admissions) >= args.most_tasks:
-                break
-            verdict = admit(SmolLandscape(draw(name, found[name], args.key, 0), student))
-            admissions.append(verdict)
-            print(f"  {name}: {'admitted' if verdict.admitted else 'left out'}, {verdict.reason}", file=sys.stderr, flush=True)
-            if not verdict.admitted:
-                continue
-            for seed in range(args.seeds):
-                landscape = SmolLandscape(draw(name, found[name], args.key, seed), student)
-                for optimizer in optimizers:
-                    runs.append(play(landscape, optimizer, args.budget, seed))
-                    last = runs[-1]
-                    print(
-                        f"    seed {seed} {optimizer}: {np.mean(last['seed_scores']):.3f} -> {np.mean(last['test_scores']):.3f}, "
-                        f"{last['rollouts']} calls, {last['seconds']:.0f} s", file=sys.stderr, flush=True,
-                    )  # fmt: skip
-    finally:
-        student.close()
-    if not runs:
+    work = Parallel(n_jobs=args.jobs)
+    verdicts = _admitted(found, args.key, args.most_tasks, args.engine, work)
+    tasks = [v.task for v in verdicts if v.admitted]
+    if not tasks:
         print("smol: no task has headroom that prompts can reach; nothing was run", file=sys.stderr)
         return 1
+    units = [(name, seed) for seed in range(args.seeds) for name in tasks]
+    runs: list[dict[str, Any]] = []
+    for some in Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
+        delayed(play_all)(name, found[name], args.key, seed, optimizers, args.budget, args.engine) for name, seed in units
+    ):
+        runs += some
+        said = ", ".join(f"{r['optimizer']} {np.mean(r['test_scores']):.3f} ({r['seconds']:.0f} s)" for r in some)
+        start = np.mean(some[0]["seed_scores"])
+        print(f"  [{len(runs) // len(optimizers)}/{len(units)}] {some[0]['task']} {some[0]['seed']}: from {start:.3f}; {said}",
+              file=sys.stderr, flush=True)  # fmt: skip
+    runs.sort(key=lambda r: (tasks.index(r["task"]), r["seed"], optimizers.index(r["optimizer"])))
     made = rows(runs, optimizers, args.budget)
     about = results.meta(
-        "smol", key=args.key, model="SmolLM2-135M-Instruct", admissions=[vars(a) for a in admissions], model_calls=student.made,
+        "smol", key=args.key, model="SmolLM2-135M-Instruct", engine=arithmetic() if args.engine == "batch" else "llama.cpp",
+        admissions=[vars(v) for v in verdicts], model_calls=sum(r["model_calls"] for r in runs),
         winners=[{k: r[k] for k in ("optimizer", "task", "seed", "final")} for r in runs],
     )  # fmt: skip
     results.write(args.json, about, made)

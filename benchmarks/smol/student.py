@@ -1,6 +1,6 @@
 """SmolLM2-135M as the student: greedy decoding of a plain prompt, exact check of the first line of the answer.
 
-Answers are remembered by (prompt, tokens) in the process, since the model is deterministic: time is saved, and every call is counted
+Answers are remembered by (prompt, tokens) in the process, since greedy answers do not change: time is saved, and every call is counted
 all the same by the server.
 """
 
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from benchmarks.demos import take
 from gepa_atlas.ports import ChatModel, ChatRequest
 
-T = TypeVar("T")
 _EDGES = re.compile(r"^[\s\"'`*.]+|[\s\"'`*.!]+$")
 
 
@@ -35,33 +34,47 @@ def _bare(text: str) -> str:
     return _EDGES.sub("", " ".join(text.lower().split()))
 
 
+class Answers(Protocol):
+    """Greedy answers, in order: a function of each prompt."""
+
+    def answers(self, prompts: Sequence[str], max_tokens: int) -> list[str]: ...
+
+
 class Student:
-    """Answers many questions at once on a loop of its own, so that synchronous optimizers can ask it."""
+    """Remembers every answer of this process, for all optimizers alike."""
+
+    def __init__(self, model: Answers) -> None:
+        self._model = model
+        self._known: dict[tuple[str, int], str] = {}
+        self.made = 0  # calls that reached the model
+
+    def answers(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
+        new = [p for p in dict.fromkeys(prompts) if (p, max_tokens) not in self._known]
+        for text, answer in zip(new, self._model.answers(new, max_tokens) if new else (), strict=True):
+            self._known[text, max_tokens] = answer.strip()
+        self.made += len(new)
+        return [self._known[p, max_tokens] for p in prompts]
+
+
+class Served:
+    """The product's own servers of the embedded model, asked from a loop of its own so that synchronous optimizers can wait for them."""
 
     def __init__(self, model: ChatModel) -> None:
         self._model = model
-        self._known: dict[tuple[str, int], str] = {}
         self._loop = asyncio.new_event_loop()
         self._room = asyncio.Semaphore(model.endpoint.max_concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.made = 0  # calls that reached the model
 
     def answers(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
-        return self._wait(self._all(prompts, max_tokens))
+        return asyncio.run_coroutine_threadsafe(self._all(prompts, max_tokens), self._loop).result()
 
     async def _all(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
-        await asyncio.gather(*(self._one(p, max_tokens) for p in dict.fromkeys(prompts) if (p, max_tokens) not in self._known))
-        return [self._known[p, max_tokens] for p in prompts]
+        return list(await asyncio.gather(*(self._one(p, max_tokens) for p in prompts)))
 
-    async def _one(self, text: str, max_tokens: int) -> None:
+    async def _one(self, text: str, max_tokens: int) -> str:
         async with self._room:
-            done = await self._model.complete(ChatRequest(prompt=text, max_tokens=max_tokens, temperature=0.0, stop=("\n",)))
-        self.made += 1
-        self._known[text, max_tokens] = done.text.strip()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            return (await self._model.complete(ChatRequest(prompt=text, max_tokens=max_tokens, temperature=0.0, stop=("\n",)))).text
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from benchmarks.simland.hashing import generator
 
 TRAIN, VAL, TEST = 60, 60, 200
+Rows = list[tuple[str, tuple[str, ...]]]  # (input, accepted outputs)
+_PIECES = re.compile(r"[^\W\d_]{1,3}|\S")
 LONGEST = 1200  # characters of an input; a longer one is left out, the context is small
 
 
@@ -33,13 +36,14 @@ class Task:
 
     @property
     def max_tokens(self) -> int:
-        longest = max(len(o) for item in self.train + self.val for o in item.outputs[:1])
-        return min(48, 6 + longest // 2)
+        """Room for the longest answer (a token is three letters at least, or one other character) and for seeing that it goes on."""
+        longest = max(len(_PIECES.findall(o)) for item in self.train + self.val for o in item.outputs[:1])
+        return min(48, 4 + longest)
 
 
-def load(folder: Path) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+def load(folder: Path) -> dict[str, Rows]:
     """(input, accepted outputs) by task. Also reads the layouts of instruction induction and BBH. ValueError names what is wrong."""
-    tasks: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    tasks: dict[str, Rows] = {}
     for file in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.json")]):
         rows = _rows(file)
         kept = {r["input"].strip(): _outputs(r["output"]) for r in rows if len(r["input"]) <= LONGEST}
@@ -71,7 +75,7 @@ def _outputs(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
-def draw(name: str, rows: list[tuple[str, tuple[str, ...]]], key: str, seed: int) -> Task:
+def draw(name: str, rows: Rows, key: str, seed: int) -> Task:
     """Disjoint splits, a function of the key, the task's name and the seed; a small task gives a quarter to train, a quarter to val."""
     order = generator("smol", key, name, seed).permutation(len(rows))
     train, val = min(TRAIN, len(rows) // 4), min(VAL, len(rows) // 4)

@@ -20,9 +20,9 @@ from gepa_atlas.types import Candidate, Demo, Draft
 
 
 class DemosOptions(Settings):
-    max_demos: int = 8
-    first_set: tuple[int, int] = (3, 8)  # sizes of the first set a candidate gets
-    max_chars: int = 12_000  # of a whole set
+    max_demos: int = 16
+    first_set: tuple[int, int] = (4, 12)  # sizes of the first set a candidate gets
+    max_chars: int = 6_000  # of a whole set: fits a context of 2,048 tokens
     near: float = 0.8  # two demonstrations more alike than this are not shown together
     variety: float = 2.0  # how strongly a set prefers questions unlike those it has; 0 is not at all
     shortlist: int = 24  # how many pool examples are compared for one choice
@@ -55,7 +55,7 @@ class Demos:
                 (1.0, lambda: (_dropped(parent, brief), "one demonstration less")),
             ]
             if n > 1:
-                moves.append((1.0, lambda: (_shuffled(parent, brief), "demonstrations in another order")))
+                moves.append((2.0, lambda: (_shuffled(parent, brief), "demonstrations in another order")))
         move = pick(brief.rng, [m for _, m in moves], [w for w, _ in moves])
         demos, note = move()
         if demos is None or sum(map(chars, demos)) > self._options.max_chars:

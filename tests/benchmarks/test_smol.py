@@ -11,10 +11,11 @@ import pytest
 from benchmarks import demos
 from benchmarks.optimizers import get
 from benchmarks.server import EvalServer
-from benchmarks.smol.__main__ import NAMES, play, rows
+from benchmarks.smol.__main__ import rows
 from benchmarks.smol.landscape import SmolLandscape, admit
 from benchmarks.smol.proposer import SEED
-from benchmarks.smol.student import Student, prompt, right
+from benchmarks.smol.run import NAMES, play
+from benchmarks.smol.student import Served, Student, prompt, right
 from benchmarks.smol.tasks import draw, load
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 
@@ -34,9 +35,9 @@ class Upper:
 
 @pytest.fixture
 def student() -> Iterator[Student]:
-    made = Student(Upper())
-    yield made
-    made.close()
+    served = Served(Upper())
+    yield Student(served)
+    served.close()
 
 
 @pytest.fixture

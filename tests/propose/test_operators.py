@@ -44,7 +44,7 @@ def check(operator: Proposer, given: Brief, address: int) -> None:
     assert child.origin == operator.name
     sources = {d for c in (*given.parents, *given.mates, *given.rejected) for d in c.demos} | set(given.pool)
     assert set(child.demos) <= sources
-    assert len({d.example_id for d in child.demos}) == len(child.demos) <= 8
+    assert len({d.example_id for d in child.demos}) == len(child.demos) <= DemosOptions().max_demos
     assert 0 < len(draft.note) <= 300
 
 
@@ -70,7 +70,7 @@ def drafts(operator: Proposer, make: object, n: int = 60) -> list[Candidate]:
 def test_demos_first_set_is_a_jump_and_shows_every_label() -> None:
     pool = [demo(i, "yes" if i % 2 else "no") for i in range(20)]
     sets = [c.demos for c in drafts(Demos(), lambda a: brief(SEED, pool=pool, address=a))]
-    assert min(map(len, sets)) >= 2 and max(map(len, sets)) <= 8
+    assert min(map(len, sets)) >= 2 and 8 < max(map(len, sets)) <= 16
     mixed = sum(len({d.answer for d in s}) == 2 for s in sets)
     assert mixed >= 0.8 * len(sets)
 
