@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import Attempt, Task, Usage, digest
 
 _VERSION = 1
+_POOLS = 8
 
 
 class AgentParams(Settings):
@@ -72,7 +74,8 @@ class SdkAgent:
         self._where = where
         self._agent, sources = _loaded(params.agent, base_dir, f"{where}.agent")
         self._who = f"the agent {self._agent.name!r}"
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Any]] = WeakKeyDictionary()
+        self._turn = itertools.count()
         shown = params.answering("api_key_env", "price", "max_bytes", "headers")
         self._identity = "openai.sdk:" + digest({"version": _VERSION, "params": shown, "sources": sources}, 16)
         self._endpoint = params.endpoint()
@@ -134,11 +137,13 @@ class SdkAgent:
         )  # store and tracing would keep what was asked at OpenAI
 
     async def _client(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = open_client(self._params, self._where)
-            await at_loop_end(self, self._clients[loop].close)
-        return self._clients[loop]
+        """One of a few in turn: a pool compares every connection with every other at each request."""
+        clients = self._clients.setdefault(asyncio.get_running_loop(), [])
+        if len(clients) < _POOLS:
+            clients.append(open_client(self._params, self._where))
+            await at_loop_end((self, len(clients)), clients[-1].close)
+            return clients[-1]
+        return clients[next(self._turn) % _POOLS]
 
     def _text(self, output: Any) -> str | None:
         path = self._params.response_field
