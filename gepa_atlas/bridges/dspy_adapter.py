@@ -67,6 +67,7 @@ class ProgramAdapter(DspyAdapter):  # type: ignore[misc]
         rows = self._parallel([(program, at, example) for at, example in enumerate(batch)])
         result = self._make_evaluation_batch([r["prediction"] for r in rows], [r["score"] for r in rows], rows if capture_traces else None)
         result.scores = [None if row["unreached"] else score for row, score in zip(rows, result.scores, strict=True)]
+        result.outputs = [row["unreached"] or output for row, output in zip(rows, result.outputs, strict=True)]  # the reason of a None
         return result
 
     def _parallel(self, work: Sequence[tuple[Any, int, Any]]) -> list[dict[str, Any]]:
@@ -79,7 +80,7 @@ class ProgramAdapter(DspyAdapter):  # type: ignore[misc]
 
     def _run(self, program: Any, at: int, example: Any) -> dict[str, Any]:
         """One example as dspy's TraceData."""
-        row = {"example_ind": at, "example": example, "prediction": None, "trace": [], "score": self.failure_score, "unreached": ""}
+        row = {"example_ind": at, "example": example, "prediction": None, "trace": [], "score": self.failure_score, "unreached": None}
         with dspy.context(trace=[]):
             try:
                 row["prediction"] = program(**example.inputs())
@@ -88,7 +89,7 @@ class ProgramAdapter(DspyAdapter):  # type: ignore[misc]
                 failed = next((p for p in program.predictors() if p.signature == error.signature), None)
                 dspy.settings.trace.append((failed, dict(example.inputs()), row["prediction"])) if failed is not None else None
             except _UNREACHABLE as error:
-                row["unreached"] = f"{type(error).__name__}: {error}"
+                row["unreached"] = error
             except Exception as error:  # the user's program
                 row["prediction"] = FailedPrediction(completion_text=f"{type(error).__name__}: {error}")
             row["trace"] = list(dspy.settings.trace)

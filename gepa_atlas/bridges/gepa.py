@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from gepa_atlas.bridges.gepa_search import MERGE, REFLECT, Operator, Options, Se
 from gepa_atlas.errors import ConfigError, MissingExtra
 from gepa_atlas.evolve.planner import Plan
 from gepa_atlas.evolve.portfolio import Operator as Named
-from gepa_atlas.types import canonical, digest
+from gepa_atlas.types import digest
 
 
 class OptionRefused(ConfigError, ValueError):
@@ -146,7 +147,8 @@ def optimize(
     writer = writing.build(acting, options.log)
     book = Book(dict(seed_candidate), list(callbacks or ()), track_best_outputs, max_metric_calls, len(train if val is None else val))
     config = {"bridge": "gepa", "seed_candidate": dict(seed_candidate), "max_metric_calls": max_metric_calls}
-    ledger = Ledger(run_dir, _manifest(seed_candidate, train, val, options.plan, acting), config)
+    manifest = {} if run_dir is None else _manifest(seed_candidate, train, val, options.plan, acting)
+    ledger = Ledger(run_dir, manifest, config)
     runner = Runner(acting, book, ledger, raise_on_exception, options.log)
     return _searched(Search(book.seed, train, train if val is None else val, val is None, runner, writer, options), run_dir, seed)
 
@@ -326,13 +328,19 @@ def _selector(given: Any) -> Any:
 
 def _manifest(seed: Texts, train: Any, val: Any, plan: Plan, adapter: Any) -> dict[str, str]:
     """What may not change between the start of a run_dir and its resume."""
-    sizes = [len(train), None if val is None else len(val)]
     return {
         "seed_candidate": digest(dict(seed)),
-        "sizes of trainset and valset": canonical(sizes),
+        "trainset": _fingerprint(train),
+        "valset": "" if val is None else _fingerprint(val),
         "options": digest([plan.seed, plan.rollouts, [[o.name, o.reads] for o in plan.operators]]),
         "adapter": f"{type(adapter).__module__}.{type(adapter).__qualname__}",
     }
+
+
+def _fingerprint(loader: Any) -> str:
+    """What the examples show of themselves, without addresses in memory."""
+    ids = list(loader.all_ids())
+    return digest([[str(i), re.sub(r"0x[0-9a-f]+", "", repr(x))] for i, x in zip(ids, loader.fetch(ids), strict=True)])
 
 
 __all__ = ["OptionRefused", "optimize", "result_class", "upstream"]

@@ -106,7 +106,11 @@ class Runner:
 def _rollout(example: Any, batch: Any, at: int) -> Rollout:
     score = _number(batch.scores[at])
     if score is None:
-        return Rollout(None, Failure("unscored", f"the adapter gave {batch.scores[at]!r} for a score"), batch, at)
+        output = batch.outputs[at]
+        why = (
+            f"{type(output).__name__}: {output}" if isinstance(output, Exception) else f"the adapter gave {batch.scores[at]!r} for a score"
+        )
+        return Rollout(None, Failure("unscored", why), batch, at)
     objectives = batch.objective_scores[at] if batch.objective_scores else None
     return Rollout(Cell(example, score, batch.outputs[at], objectives), None, batch, at)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gepa_atlas.bridges.gepa_book import Cell, Texts
 from gepa_atlas.bridges.gepa_edge import Rollout, Runner, TextWriter, joined
-from gepa_atlas.errors import ContractError
+from gepa_atlas.errors import ContractError, Outage
 from gepa_atlas.evolve.engine import Evolution, Phase
 from gepa_atlas.evolve.planner import Plan
 from gepa_atlas.evolve.rng import rng
@@ -137,8 +137,11 @@ class Search:
         self.evolution.tell(proposal, Outcome(None, self._lessons(candidate, proposal.gate)))
 
     def _open(self, seed: Candidate, proposal: Proposal) -> None:
-        cells = [self.rollouts[(seed.id, example, sample)].cell for example, sample in proposal.gate]
-        measured = [cell for cell in cells if cell is not None]
+        rollouts = [self.rollouts[(seed.id, example, sample)] for example, sample in proposal.gate]
+        measured = [rollout.cell for rollout in rollouts if rollout.cell is not None]
+        if not measured:
+            why = next((rollout.failure.reason for rollout in rollouts if rollout.failure), "nothing was measured")
+            raise Outage(f"none of the seed's {len(rollouts)} validation examples has a score: {why}; mend it and start again")
         self.scale = max([1.0, self.options.perfect_score or 0.0, *(abs(cell.score) for cell in measured)])
         self.index[seed.id] = 0
         self.book.open(measured)
@@ -263,9 +266,9 @@ class Search:
         return None if cell is None else cell.score / self.scale
 
     def traced(self, proposal: Proposal) -> list[Rollout]:
-        """The parent's rollouts that the proposer may read, as far as their traces are in memory."""
+        """The parent's scored rollouts that the proposer may read, as far as their traces are in memory."""
         known = [self.rollouts[proposal.parents[0].id, e, 0] for e in proposal.read]
-        return [rollout for rollout in known if rollout.batch is not None]
+        return [rollout for rollout in known if rollout.batch is not None and rollout.cell is not None]
 
 
 # -- operators --------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from dspy.teleprompt import GEPA, BetterTogether, MIPROv2
 
 from gepa_atlas.dspy import AgentModule, GEPAAtlas
-from gepa_atlas.errors import ConfigError, Outage
+from gepa_atlas.errors import AgentCrashed, ConfigError, Outage
 from gepa_atlas.llm.local import LocalModel
 from gepa_atlas.llm.serve import serving
 from tests.bridges.toy_lm import ADVICE, ToyLM, examples, metric
@@ -241,6 +241,17 @@ def test_an_agent_gets_inputs_context_and_guidance() -> None:
         AgentModule(echo, "question -> a, b")
 
 
+def test_an_agent_that_fails_is_a_typed_error_and_has_no_score() -> None:
+    def broken(question: str, guidance: str) -> str:
+        raise OSError("out of order")
+
+    program = AgentModule(broken, retry={"attempts": 1})
+    with pytest.raises(AgentCrashed, match="out of order"):
+        program(question="x")
+    with pytest.raises(Outage, match=r"none of the seed's \d+ validation examples has a score: AgentCrashed"):
+        optimizer().compile(program, trainset=TRAIN, valset=VAL)
+
+
 # -- on the embedded model --------------------------------------------------------------------------------------------
 
 PARCELS = [
@@ -269,8 +280,9 @@ PLAIN = """
 
 @pytest.mark.local
 @pytest.mark.slow
-def test_the_tutorial_on_the_embedded_model(local_model: LocalModel, tmp_path: Path) -> None:
+def test_the_tutorial_on_the_embedded_model(local_model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """dspy.GEPA's tutorial shape with our optimizer in its place; the saved program answers the same in plain DSPy."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else dspy looks for prices on the network
     train, val, test = PARCELS[:8], PARCELS[8:14], PARCELS[14:20]
     with serving(local_model) as url:
         lm = dspy.LM("openai/local", api_base=url, api_key="none", temperature=0.0, max_tokens=26, cache=False)

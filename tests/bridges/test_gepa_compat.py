@@ -12,7 +12,7 @@ from gepa import EvaluationBatch, GEPAResult
 from gepa.utils import FileStopper, MaxCandidateProposalsStopper, NoImprovementStopper, ScoreThresholdStopper, TimeoutStopCondition
 
 from gepa_atlas.compat import gepa
-from gepa_atlas.errors import ConfigError, Outage
+from gepa_atlas.errors import ConfigError, Outage, RunChanged
 
 RULES = ("capitals", "brief", "polite", "digits", "french")
 
@@ -198,6 +198,8 @@ def test_a_run_dir_is_gone_on_with_and_nothing_is_paid_twice(tmp_path: Path) -> 
     before = sum(shop.calls.values())
     assert search(shop, max_metric_calls=120, run_dir=str(tmp_path / "run")).to_dict()["candidates"] == result.candidates
     assert sum(shop.calls.values()) == before, "a finished run makes no call"
+    with pytest.raises(RunChanged, match="other values of: valset"):
+        search(shop, max_metric_calls=120, run_dir=str(tmp_path / "run"), valset=list(range(21, 41)))
 
 
 def test_failures_are_named_never_scored() -> None:
@@ -211,6 +213,10 @@ def test_failures_are_named_never_scored() -> None:
     assert result.total_metric_calls <= 60 and witness.of("on_error")
     scored = sum(len(scores) for scores in result.val_subscores)
     assert scored < result.total_metric_calls - 10, "what failed has no score"
+
+    shop.fail_at = 0
+    with pytest.raises(Outage, match=r"none of the seed's \d+ validation examples has a score: ConnectionError"):
+        search(shop, raise_on_exception=False)
 
     def broken(prompt: Any) -> str:
         raise TimeoutError("no model")
