@@ -10,7 +10,7 @@ from gepa_atlas.types import Role, Usage
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Hard limits of a run; None is no limit. Seconds are wall clock of the search, dollars need known prices."""
+    """Hard limits of a run; None is no limit. Seconds are wall clock, dollars need known prices."""
 
     rollouts: int | None = None
     tokens: int | None = None

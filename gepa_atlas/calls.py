@@ -82,7 +82,8 @@ class Calls:
     """`concurrency` bounds attempts over all endpoints; each endpoint has its own limits besides (lanes.py).
 
     spent: tokens and dollars by role, of this and earlier processes of the run. counts: distinct calls answered in this process, made or
-    replayed, by role. happened: how often each kind of CallEvent took place.
+    replayed, by role. happened: how often each kind of CallEvent took place. limits.seconds run from the first call: when they are over,
+    calls that wait or are under way end, and new ones are refused, as BudgetExhausted.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Calls:
         self._flights: dict[str, asyncio.Task[None]] = {}
         self._first_slot: dict[str, int] = {}
         self._rollout_keys: dict[int, set[str]] = {}
+        self._deadline: float | None = None  # on the clock of the event loop; known from the first call on
         self._reserved = 0  # calls with a reservation in the purse
         self._given_back = asyncio.Event()
         self._restore(tape.charges())
@@ -118,6 +120,8 @@ class Calls:
         Raises CallError (recorded), BudgetExhausted, Outage, Draining or StoreFull (not recorded). A caller may be cancelled: the call
         goes on for the others, and is recorded.
         """
+        if self._deadline is None and self.spent.limits.seconds is not None:
+            self._deadline = asyncio.get_running_loop().time() + self.spent.limits.seconds
         call = _Call(role, key, endpoint, worst_tokens, attempt, SLOT.get())
         shared = False
         while (entry := self._tape.lookup(key)) is None:
@@ -204,6 +208,7 @@ class Calls:
         """Room in the purse for the worst case of this call. While there is none, calls under way are awaited: most of what was reserved
         for them is given back."""
         while True:
+            self._in_time(call.role)
             try:
                 hold = self.spent.hold(call.role, call.worst_tokens)
                 self._reserved += 1
@@ -230,7 +235,12 @@ class Calls:
                     return await self._settle(call, Entry("failed", error_body(error), Usage(calls=1), call.attempts))
                 self._check(lane)
                 self._tell("retried", call)
-                await lane.nap(self._retry.wait(call.attempts))  # a Retry-After is obeyed by the lane, for every call on it
+                left = self._in_time(call.role)
+                await lane.nap(min(left, self._retry.wait(call.attempts)))  # a Retry-After is obeyed by the lane, for every call on it
+        except BudgetExhausted as error:  # out of time
+            if not call.intended:
+                await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
+            return await self._settle(call, Entry("failed", error_body(error), Usage(calls=min(1, call.attempts)), call.attempts))
         except (Draining, Outage):  # no answer, and nobody may take it for a failure of the call
             if call.error is not None:
                 await self._settle(call, Entry("dropped", error_body(call.error), Usage(calls=1), call.attempts))
@@ -243,12 +253,18 @@ class Calls:
         async with lane.deck.place(call.slot):
             if not call.intended:
                 self._check(lane)
+                self._in_time(call.role)
                 await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
                 call.intended = True
-            async with lane.seats.place(call.slot):
-                await lane.opening()
-                async with self._room.place(call.slot):
-                    return await self._seated(call, lane)
+            try:
+                async with asyncio.timeout_at(self._deadline) as clock, lane.seats.place(call.slot):
+                    await lane.opening()
+                    async with self._room.place(call.slot):
+                        return await self._seated(call, lane)
+            except TimeoutError:
+                if not clock.expired():
+                    raise
+                raise self._out_of_time(call.role) from None
 
     async def _seated(self, call: _Call, lane: Lane) -> Reply | None:
         self._check(lane)
@@ -278,6 +294,16 @@ class Calls:
         lane.check()
         if self.draining:
             raise Draining("the run is stopping; no new call is made")
+
+    def _in_time(self, role: Role) -> float:
+        """Seconds that are left. BudgetExhausted when there are none."""
+        left = math.inf if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise self._out_of_time(role)
+        return left
+
+    def _out_of_time(self, role: Role) -> BudgetExhausted:
+        return BudgetExhausted(f"the limit of {self.spent.limits.seconds:g} seconds leaves no time for a {role} call")
 
     def _lane(self, endpoint: Endpoint) -> Lane:
         lane = self._lanes.get(endpoint.name)

@@ -84,7 +84,7 @@ class ContractError(AtlasError):
 
 
 class BudgetExhausted(AtlasError):
-    pass
+    kind = "budget_exhausted"
 
 
 class CallError(AtlasError):

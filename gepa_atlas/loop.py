@@ -49,7 +49,7 @@ from gepa_atlas.types import (
 
 _DRAIN_SECONDS = 30.0
 _ENOUGH_LESSONS = 20  # below this a share of failures says nothing
-_LIMIT_FOR_SEARCH = 0.75  # share of a token or dollar limit the search may use; the rest is for the held-out test
+_LIMIT_FOR_SEARCH = 0.75  # share of a limit on tokens, dollars or time the search may use; the rest is for the held-out test
 
 T = TypeVar("T")
 
@@ -201,7 +201,8 @@ class _Search:
         for example in [self.examples[e] for e, _ in proposal.gate[:1]]:
             with self.experiment.calls.impatient():
                 error = (await self.classroom.baseline(example)).attempt.error
-            if error is not None:
+            too_late = error is not None and error.kind == BUDGET_EXHAUSTED and self._limit_reached() is not None
+            if error is not None and not too_late:
                 raise AgentUnusable(
                     f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({error.kind}): "
                     f"{error.reason}; try it with `gepa-atlas check` and correct agents.target"
@@ -235,8 +236,8 @@ class _Search:
     def _limit_reached(self) -> str | None:
         limits, spent = self.experiment.limits, self.experiment.calls.spent.total
         elapsed = time.monotonic() - self.began
-        if limits.seconds is not None and elapsed >= limits.seconds:
-            return f"deadline: {elapsed:.0f} of {limits.seconds:g} seconds are used"
+        if limits.seconds is not None and elapsed >= _LIMIT_FOR_SEARCH * limits.seconds:
+            return f"deadline: {elapsed:.0f} of {limits.seconds:g} seconds are used; the rest is for the held-out test"
         if limits.tokens is not None and (spent.tokens or 0) >= _LIMIT_FOR_SEARCH * limits.tokens:
             return f"tokens: {spent.tokens} of {limits.tokens} are used; the rest is for the held-out test"
         if limits.dollars is not None and (spent.dollars or 0.0) >= _LIMIT_FOR_SEARCH * limits.dollars:

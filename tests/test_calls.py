@@ -30,6 +30,7 @@ from gepa_atlas.errors import (
 )
 from gepa_atlas.lanes import Lane
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
+from gepa_atlas.testing.scripted import ScriptedAgent
 from gepa_atlas.types import Attempt, Message, Question, Role, Task, Usage, digest
 
 T = TypeVar("T")
@@ -628,3 +629,51 @@ def test_unknown_usage_counts_as_the_worst_case_under_a_limit() -> None:
             await calls.make(role="judge", key="l", endpoint=ENDPOINT, worst_tokens=60, attempt=attempt)
 
     simulate(story())
+
+
+# -- a hard limit on time ---------------------------------------------------------------------------------------------
+
+
+class Slow(ScriptedAgent):
+    """Takes `seconds` for an answer."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__([])
+        self.seconds, self.asked, self.ended = seconds, 0, 0
+
+    async def run(self, task: Task) -> Attempt:
+        self.asked += 1
+        await asyncio.sleep(self.seconds)
+        self.ended += 1
+        return Attempt("late")
+
+
+@pytest.mark.parametrize(("concurrency", "asked"), [(1, 1), (64, 8)])
+def test_at_the_deadline_calls_end_and_are_refused(concurrency: int, asked: int) -> None:
+    """Those under way, those that wait for a seat, and those that come later: all within a moment, and on record."""
+    agent, tape = Slow(30.0), MemoryTape()
+    calls = Calls(tape, concurrency=concurrency, limits=Limits(seconds=0.2))
+    student = calls.agent(agent)
+
+    async def story() -> None:
+        began = asyncio.get_running_loop().time()
+        tasks = [student.run(Task(Question("e", f"q{n}"))) for n in range(8)]
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        late = await asyncio.gather(student.run(Task(Question("e", "later"))), return_exceptions=True)
+        assert all(isinstance(a, BudgetExhausted) and "0.2 seconds" in str(a) for a in [*answers, *late])
+        assert asyncio.get_running_loop().time() - began < 5
+        assert (agent.asked, agent.ended) == (asked, 0)
+
+    asyncio.run(story())
+    assert calls.happened["failed"] == 9
+
+
+def test_a_retry_does_not_outlast_the_deadline() -> None:
+    agent = ScriptedAgent([RateLimited("wait", 400.0)] * 3)
+    calls = Calls(MemoryTape(), limits=Limits(seconds=0.2), retry=Retry(first_wait=60.0, longest_wait=60.0))
+
+    async def story() -> None:
+        with pytest.raises(BudgetExhausted):
+            await asyncio.wait_for(calls.agent(agent).run(Task(Question("e", "q"))), 5)
+
+    asyncio.run(story())

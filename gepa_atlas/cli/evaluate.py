@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd, limits_of
+
 if TYPE_CHECKING:
     from gepa_atlas.cli.paired import Trial
     from gepa_atlas.types import Attempt, Reward
@@ -26,6 +28,9 @@ def evaluate(
     verbose_judges: Annotated[bool, typer.Option("--verbose-judges", help="Print rationales.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="Repeats of every question of --dataset.")] = 1,
     control: Annotated[bool, typer.Option(help="Also let the student try again without a teacher.")] = True,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write every figure there.")] = None,
 ) -> None:
     """What teaching is worth: the student alone, then with a teacher's guidance, judged blind by the same panel."""
@@ -48,7 +53,7 @@ def evaluate(
     one = dataset is None
     examples = load_questions(dataset) if dataset else [Example("question", question or "", (answer,) if answer is not None else ())]
     config = read_rim(reward_config)
-    calls = Calls(MemoryTape(), concurrency=config.concurrency)
+    calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits_of(max_usd, max_tokens, max_minutes))
     model = calls.model
     panel = build_panel(config, model=lambda spec: model(default_model(spec), "judge"), base_dir=reward_config.resolve().parent)
     panel.check(examples)

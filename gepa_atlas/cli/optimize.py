@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd
+
 if TYPE_CHECKING:
     from gepa_atlas.config import Loaded
 
@@ -49,9 +51,9 @@ def optimize(
     set_: Set = None,
     run_dir: RunDir = None,
     max_metric_calls: Annotated[int | None, typer.Option(metavar="N", help="Hard limit on runs of the student agent.")] = None,
-    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="Hard limit on dollars.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Hard limit on tokens of all models together.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(metavar="MIN", help="Hard limit on the time of the search.")] = None,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line, and nothing else.")] = False,
 ) -> int:
@@ -69,11 +71,6 @@ def optimize(
     return run_search(loaded, "json" if json_ else "quiet" if quiet else "auto")
 
 
-MaxUsd = Annotated[float | None, typer.Option("--max-usd", metavar="USD", help="Hard limit on dollars.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Hard limit on tokens of all models together.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", metavar="MIN", help="Hard limit on time.")]
-
-
 def check(
     config: Config,
     set_: Set = None,
@@ -89,12 +86,12 @@ def check(
 
     Answers are kept in RUN_DIR/check, so that a repeated check pays only for what is new.
     """
-    limits = {"budget.dollars": max_usd, "budget.tokens": max_tokens}
+    seconds = None if max_minutes is None else max_minutes * 60
+    limits = {"budget.dollars": max_usd, "budget.tokens": max_tokens, "budget.seconds": seconds}
     loaded = read_config(config, set_, [f"{key}={value}" for key, value in limits.items() if value is not None], run_dir)
 
     from gepa_atlas.cli.check import check as run
 
-    seconds = None if max_minutes is None else max_minutes * 60
     return run(loaded, sample=sample, fresh=fresh, dollars=max_usd, seconds=seconds, as_json=json_)
 
 

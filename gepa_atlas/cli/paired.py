@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gepa_atlas.classroom import secret
-from gepa_atlas.errors import CallError, DataError
+from gepa_atlas.errors import BudgetExhausted, CallError, DataError
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.evolve.stats import mean_interval, wilson
 from gepa_atlas.ports import Agent, Case
@@ -58,7 +58,7 @@ async def evaluate(
     async def side(example: Example, task: Task) -> Side:
         try:
             attempt = await student.run(task)
-        except CallError as error:
+        except (CallError, BudgetExhausted) as error:
             attempt = Attempt.failed(error.kind, str(error))
         if attempt.output is None:
             assert attempt.error is not None

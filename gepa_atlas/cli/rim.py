@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd, limits_of
+
 app = typer.Typer(help="The reward system on its own: score, calibrate, bench, audit.", no_args_is_help=True, rich_markup_mode=None)
 
 _Config = Annotated[Path, typer.Option("--config", "--reward-config", help="Reward configuration (YAML).")]
@@ -21,12 +23,17 @@ def score(
     answer: Annotated[str | None, typer.Option(help="The gold answer, for judges that need one.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="JSON lines with prompt, response and answer instead.")] = None,
     config: _Config = Path("configs/rim_config.yaml"),
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
     json_out: _Json = None,
 ) -> None:
     """Judge one interaction, or a file of them. Exit code 1 when any could not be scored."""
     from gepa_atlas.cli import rim_commands as commands
 
-    raise typer.Exit(commands.score(prompt, response, config=config, answer=answer, dataset=dataset, json_out=json_out, say=typer.echo))
+    limits = limits_of(max_usd, max_tokens, max_minutes)
+    code = commands.score(prompt, response, config=config, answer=answer, dataset=dataset, json_out=json_out, limits=limits, say=typer.echo)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -37,11 +44,16 @@ def calibrate(
     pairs: Annotated[Path | None, typer.Option(help="Recorded pairwise judgments in both orders.")] = None,
     config: _MaybeConfig = None,
     draws: Annotated[int, typer.Option(min=1, help="Times that a model judge of --config judges each row of --labels: its noise.")] = 2,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Fit bias, weights, noise and a monotone map by judge; report cross-validated accuracy and calibration error."""
     from gepa_atlas.cli import rim_commands as commands
 
-    raise typer.Exit(commands.calibrate(bank=bank, labels=labels, pairs=pairs, config=config, draws=draws, out=out, say=typer.echo))
+    limits = limits_of(max_usd, max_tokens, max_minutes)
+    code = commands.calibrate(bank=bank, labels=labels, pairs=pairs, config=config, draws=draws, limits=limits, out=out, say=typer.echo)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -75,11 +87,23 @@ def audit(
     wrong: Annotated[str, typer.Option(help="An honest answer that is wrong for every example.")] = "I am not sure.",
     slack: Annotated[float, typer.Option(min=0, max=1, help="What a canary may get above the wrong answer.")] = 0.1,
     limit: Annotated[int, typer.Option(min=1, help="Examples that are tried.")] = 20,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
+    max_minutes: MaxMinutes = None,
     json_out: _Json = None,
 ) -> None:
     """Canaries against the panel: empty answers, master keys, pleas for a grade, padding. Exit code 1 when one collects reward."""
     from gepa_atlas.cli import rim_commands as commands
 
     raise typer.Exit(
-        commands.audit(config=config, dataset=dataset, wrong=wrong, slack=slack, limit=limit, json_out=json_out, say=typer.echo)
+        commands.audit(
+            config=config,
+            dataset=dataset,
+            wrong=wrong,
+            slack=slack,
+            limit=limit,
+            json_out=json_out,
+            limits=limits_of(max_usd, max_tokens, max_minutes),
+            say=typer.echo,
+        )
     )

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gepa_atlas.budget import Limits
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.rim.bank import json_rows, load_bank
 from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.profile import Profile, load_profile
 
 Say = Callable[[str], None]
+_NO_LIMITS = Limits()
 
 
 def score(
@@ -23,6 +25,7 @@ def score(
     answer: str | None = None,
     dataset: Path | None = None,
     json_out: Path | None = None,
+    limits: Limits = _NO_LIMITS,
     say: Say = print,
 ) -> int:
     """One interaction, or every row of a JSON lines file (`prompt` or `question`, `response` or `output`, `answer`?).
@@ -36,7 +39,7 @@ def score(
     rows = [{"prompt": prompt, "response": response, "answer": answer}]
     if dataset is not None:
         rows = [_interaction(dataset, number, row) for number, row in json_rows(dataset)]
-    with RIMReward(config_path=config) as rim:
+    with RIMReward(config_path=config, limits=limits) as rim:
         golds = [row["answer"] for row in rows]
         scores, infos = rim([r["prompt"] for r in rows], [r["response"] for r in rows], True, ground_truths=golds)
     lines = [{"score": value, **info} for value, info in zip(scores, infos, strict=True)]
@@ -68,6 +71,7 @@ def calibrate(
     pairs: Path | None = None,
     config: Path | None = None,
     draws: int = 2,
+    limits: Limits = _NO_LIMITS,
     out: Path,
     say: Say = print,
 ) -> int:
@@ -82,7 +86,7 @@ def calibrate(
     figures, points, digests = dict(profile.figures), dict(profile.points), list(profile.source.get("row_digests", ()))
     fitted: dict[str, Any] = {}
     if labels is not None:
-        points["labels"], figures["labels"], more = _labels(labels, config, draws)
+        points["labels"], figures["labels"], more = _labels(labels, config, draws, limits)
         digests += more
     if pairs is not None:
         from gepa_atlas.rim.pairs import calibrate_pairs, load_pairs
@@ -98,11 +102,11 @@ def calibrate(
     return 0
 
 
-def _labels(path: Path, config: Path | None, draws: int) -> tuple[Any, dict[str, Any], list[str]]:
+def _labels(path: Path, config: Path | None, draws: int, limits: Limits) -> tuple[Any, dict[str, Any], list[str]]:
     from gepa_atlas.rim.calibrate import fit_points
     from gepa_atlas.rim.labels import load_labels
 
-    read = load_labels(path, _calibrating(config, draws) if config else None)
+    read = load_labels(path, _calibrating(config, draws, limits) if config else None)
     points, figures = fit_points(read.judges, read.scores, read.label, lengths=read.lengths)
     return points, figures, list(read.digests)
 
@@ -151,6 +155,7 @@ def audit(
     slack: float = 0.1,
     limit: int = 20,
     json_out: Path | None = None,
+    limits: Limits = _NO_LIMITS,
     say: Say = print,
 ) -> int:
     """Canaries against the configured panel, on examples (JSON lines with `question` and `answer`). 1 when one collects reward."""
@@ -166,7 +171,7 @@ def audit(
         gold = row.get("answer")
         answers = tuple(map(str, gold)) if isinstance(gold, list) else (() if gold is None else (str(gold),))
         examples.append(Example(str(row.get("id", number)), row["question"], answers))
-    panel = _panel(config)
+    panel = _built(_read(config), config, limits)
     panel.check(examples[:limit])
     found = asyncio.run(run(panel, examples[:limit], wrong=wrong, slack=slack))
     if json_out is not None:
@@ -195,11 +200,7 @@ def seated(config: Path | None) -> Sequence[str] | None:
     return names
 
 
-def _panel(config: Path) -> Any:
-    return _built(_read(config), config)
-
-
-def _calibrating(config: Path, draws: int) -> Any:
+def _calibrating(config: Path, draws: int, limits: Limits) -> Any:
     """The configured judges, all of them on one tier, so that each says something of every row; models are drawn `draws` times or more."""
     from gepa_atlas.rim.judges.llm import LlmSettings
 
@@ -207,7 +208,7 @@ def _calibrating(config: Path, draws: int) -> Any:
     judges = (*read.judges, *(read.escalate.judges if read.escalate else ()))
     more = tuple(j.model_copy(update={"draws": max(draws, j.draws)}) if isinstance(j, LlmSettings) else j for j in judges)
     alone = {"judges": more, "escalate": None, "profile": None, "watch": None, "compare": None, "bounds": None}
-    return _built(read.model_copy(update=alone), config)
+    return _built(read.model_copy(update=alone), config, limits)
 
 
 def _read(config: Path) -> RimConfig:
@@ -216,12 +217,12 @@ def _read(config: Path) -> RimConfig:
     return read_rim(config)
 
 
-def _built(read: RimConfig, config: Path) -> Any:
+def _built(read: RimConfig, config: Path, limits: Limits) -> Any:
     from gepa_atlas.calls import Calls, MemoryTape
     from gepa_atlas.rim.panel import build_panel
     from gepa_atlas.rim.reward import default_model
 
-    calls = Calls(MemoryTape(), concurrency=read.concurrency)
+    calls = Calls(MemoryTape(), concurrency=read.concurrency, limits=limits)
     return build_panel(read, model=lambda spec: calls.model(default_model(spec), "judge"), base_dir=config.resolve().parent)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from gepa_atlas import texts
-from gepa_atlas.errors import CallError
+from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Case, ChatModel, ChatRequest
 from gepa_atlas.rim import fence, meter
 from gepa_atlas.rim.judges.base import Door
@@ -107,7 +107,7 @@ class Comparer:
             )
             try:
                 completion = await self.model.complete(request)
-            except CallError as error:
+            except (CallError, BudgetExhausted) as error:
                 return Failure(error.kind, str(error))
             meter.add(self.settings.name, completion.usage)
             said = read_preference(completion.text)

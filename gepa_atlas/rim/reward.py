@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gepa_atlas.budget import Limits
 from gepa_atlas.errors import AtlasError, ConfigError, ContractError, Outage
 from gepa_atlas.ports import Case, ChatModel
 from gepa_atlas.rim import meter
@@ -33,11 +34,15 @@ T = TypeVar("T")
 _PER_ITEM = ("ground_truths", "baseline_solutions", "student_plans", "teacher_traces", "student_traces")
 
 
+_NO_LIMITS = Limits()
+
+
 class RIMReward:
     """`student_model`, `teacher_model` and `tokenizer` are ATLAS's first three parameters; giving one is an error.
 
     model: builds a model from a judge's `model:` entry; by default from the providers that are installed.
     tape: where calls are recorded and looked up, so that an answer is paid once (`calls.Tape`); by default in memory.
+    limits: hard limits on dollars, tokens and seconds of the judges; what they refuse is unscored.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class RIMReward:
         config: RimConfig | Mapping[str, Any] | None = None,
         model: Callable[[Any], ChatModel] | None = None,
         tape: Any = None,
+        limits: Limits = _NO_LIMITS,
     ) -> None:
         if not (student_model is None and teacher_model is None and tokenizer is None):
             raise ContractError("RIMReward takes no student_model, teacher_model or tokenizer: the judges' models are in its configuration")
@@ -59,7 +65,7 @@ class RIMReward:
         self._loop = _Loop()
         self._closer = weakref.finalize(self, self._loop.close)
         try:
-            self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape))
+            self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape, limits))
         except BaseException:
             self.close()
             raise
@@ -157,10 +163,10 @@ def default_model(spec: Any) -> ChatModel:
     return build_model(spec, "rim.judges.model")
 
 
-async def _open(config: RimConfig, base_dir: Path, model: Callable[[Any], ChatModel], tape: Any) -> tuple[Any, Panel]:
+async def _open(config: RimConfig, base_dir: Path, model: Callable[[Any], ChatModel], tape: Any, limits: Limits) -> tuple[Any, Panel]:
     from gepa_atlas.calls import Calls, MemoryTape
 
-    calls = Calls(tape or MemoryTape(), concurrency=config.concurrency)
+    calls = Calls(tape or MemoryTape(), concurrency=config.concurrency, limits=limits)
     built: dict[str, ChatModel] = {}
 
     def door(spec: Any) -> ChatModel:

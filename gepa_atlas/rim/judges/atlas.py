@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gepa_atlas.errors import CallError
+from gepa_atlas.errors import BudgetExhausted, CallError
 from gepa_atlas.ports import Case, ChatModel
 from gepa_atlas.rim import fence, meter
 from gepa_atlas.rim.atlas import SELF_DOUBT, THRESHOLD
@@ -109,7 +109,7 @@ class AtlasJudge:
             request = replace(request, messages=(request.messages[0], Message("user", text)))
         try:
             completion = await model.complete(request)
-        except CallError as error:
+        except (CallError, BudgetExhausted) as error:
             return missing(self.name, error.kind, str(error))
         meter.add(self.name, completion.usage)
         reading = judge.read(completion.text)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from gepa_atlas import texts
-from gepa_atlas.errors import CallError, ConfigError
+from gepa_atlas.errors import BudgetExhausted, CallError, ConfigError
 from gepa_atlas.ports import Case, ChatModel, ChatRequest
 from gepa_atlas.rim import fence, meter
 from gepa_atlas.rim.judges.base import ANSWER, GUIDANCE, PLAN, TRACE, Door, JudgeSettings, missing
@@ -158,7 +158,7 @@ class LlmJudge:
             request = self.request(case, draw, draw * 2 + attempt)
             try:
                 completion = await self.model.complete(request)
-            except CallError as error:
+            except (CallError, BudgetExhausted) as error:
                 return _Draw(Reading(None, why=str(error)), error.kind)
             meter.add(self.name, completion.usage)
             drawn = _Draw(self.read(completion.text), "garbled")
