@@ -111,6 +111,15 @@ class CommandAgent:
                 ended = await run_process(argv, given, env=self._environment(home), cwd=self._cwd, limits=limits, who=self._who)
         return attempt(self._text(ended), clock.usage(p), self._who, p.max_bytes)
 
+    def preview(self, task: Task) -> dict[str, Any]:
+        """The argument list and what goes to stdin, as text; a prompt file is shown as stdin, its path as a placeholder."""
+        file = "{prompt_file}" in self._params.argv
+        with TemporaryDirectory(prefix="gepa-atlas-") as home:
+            argv, given = self._request(task, Path(home))
+            shown = [item.replace(home, "HOME") for item in argv]
+            text = (Path(home) / "prompt.txt").read_text("utf-8") if file else given.decode("utf-8")
+        return {"argv": shown, "prompt_file" if file else "stdin": text, "cwd": str(self._cwd), "env": ["PATH", "LANG", *self._params.env]}
+
     def _request(self, task: Task, home: Path) -> tuple[list[str], bytes]:
         """The argument list and what goes to stdin."""
         p = self._params

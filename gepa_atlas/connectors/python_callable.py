@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -15,10 +13,10 @@ from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attemp
 from gepa_atlas.connectors.loading import load_callable
 from gepa_atlas.connectors.placement import demo_rows, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
+from gepa_atlas.connectors.runners import Here, Runner, Workers
 from gepa_atlas.errors import AgentCrashed, CallError, ConfigError, Garbled
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.settings import load
-from gepa_atlas.threads import DaemonThreads
 from gepa_atlas.types import Attempt, Task, digest
 
 _VERSION = 1
@@ -33,6 +31,7 @@ class CallableParams(OpaqueParams):
     """
 
     callable: str  # `module:function` or `path/to/file.py:function`
+    worker: Literal["thread", "process"] = "thread"  # process: heavy code is imported and run in worker processes, not in this one
     process_input: Literal["raw", "dict_wrapper"] = "raw"
     input_key: str = "input"
     process_response: Literal["raw", "json"] = "raw"  # json: the returned text is a JSON document, and response_field is in it
@@ -48,14 +47,13 @@ class CallableParams(OpaqueParams):
 
 
 class CallableAgent:
-    def __init__(self, call: Callable[..., Any], source_digest: str, params: CallableParams, where: str) -> None:
-        self._call = call
+    def __init__(self, runner: Runner, takes: tuple[str, ...], source_digest: str, params: CallableParams) -> None:
+        self._runner = runner
+        self._takes = takes
         self._params = params
         self._who = f"the agent {params.callable}"
-        self._takes = _declared(call, params, where)
-        self._threads = DaemonThreads(params.max_concurrency, f"agent {params.callable}")
-        self._awaits = inspect.iscoroutinefunction(_code(call)) or inspect.isasyncgenfunction(_code(call))
-        self._identity = "python:" + digest({"version": _VERSION, "source": source_digest, "params": params.answering()}, 16)
+        shown = params.answering("worker")
+        self._identity = "python:" + digest({"version": _VERSION, "source": source_digest, "params": shown}, 16)
         self._endpoint = params.endpoint_at(f"python:{params.callable}")
 
     @property
@@ -66,30 +64,24 @@ class CallableAgent:
     def endpoint(self) -> Endpoint:
         return self._endpoint
 
+    def preview(self, task: Task) -> dict[str, Any]:
+        args, kwargs = self._arguments(task)
+        return {"callable": self._params.callable, "arguments": [*args] if args else kwargs}
+
     async def run(self, task: Task) -> Attempt:
-        """Raises CallError. A thread whose deadline passed runs on, and counts as busy, until the user's function returns."""
+        """Raises CallError. A thread whose deadline passed runs on, and counts as busy, until the function returns; a worker is ended."""
         clock = Clock()
-        call = self._bound(task)
+        args, kwargs = self._arguments(task)
         async with deadline(self._params.timeout, self._who):
             try:
-                if self._awaits:
-                    result = await _awaited(call())
-                else:
-                    result = await self._threads.run(partial(_joined, call))
-                    if inspect.isawaitable(result) or isinstance(result, AsyncIterator):
-                        result = await _awaited(result)
+                result = await self._runner.run(args, kwargs)
             except CallError:
                 raise
-            except asyncio.CancelledError:
-                own = asyncio.current_task()
-                if own is None or own.cancelling():
-                    raise
-                raise AgentCrashed(f"{self._who} raised CancelledError") from None
             except (Exception, SystemExit) as error:  # user code
                 raise AgentCrashed(f"{self._who} raised {type(error).__name__}: {error}") from error
         return attempt(self._text(result), clock.usage(self._params), self._who, self._params.max_bytes)
 
-    def _bound(self, task: Task) -> Callable[[], Any]:
+    def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
         p = self._params
         settings = dict(task.guidance.settings)
         if "settings" not in self._takes and (refused := no_place_for(settings, (), f"{self._who}, which declares no `settings`,")):
@@ -97,7 +89,7 @@ class CallableAgent:
         demos_apart = "demos" in self._takes
         prompt = prompt_text(task, p, demos_apart=demos_apart)
         if not self._takes:
-            return partial(self._call, {p.input_key: prompt} if p.process_input == "dict_wrapper" else prompt)
+            return ({p.input_key: prompt} if p.process_input == "dict_wrapper" else prompt,), {}
         given: dict[str, Any] = {
             "prompt": prompt,
             "question": task.question.text,
@@ -106,7 +98,7 @@ class CallableAgent:
             "demos": demo_rows(task.guidance.demos),
             "settings": settings,
         }
-        return partial(self._call, **{name: given[name] for name in self._takes})
+        return (), {name: given[name] for name in self._takes}
 
     def _text(self, result: Any) -> str | None:
         p = self._params
@@ -123,9 +115,18 @@ class CallableAgent:
 
 
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
-    checked = load(CallableParams, params, surroundings.where)
-    loaded = load_callable(checked.callable, surroundings.base_dir, f"{surroundings.where}.callable")
-    return CallableAgent(loaded.call, loaded.source_digest, checked, surroundings.where)
+    p, base_dir, where = load(CallableParams, params, surroundings.where), surroundings.base_dir, f"{surroundings.where}.callable"
+    if p.worker == "process":
+        workers = Workers(p.callable, base_dir, where, p.max_concurrency)
+        takes, source = workers.ask(_described, p, surroundings.where)
+        return CallableAgent(workers, takes, source, p)
+    loaded = load_callable(p.callable, base_dir, where)
+    runner = Here(loaded.call, p.max_concurrency, f"agent {p.callable}")
+    return CallableAgent(runner, _declared(loaded.call, p, surroundings.where), loaded.source_digest, p)
+
+
+def _described(call: Callable[..., Any], source_digest: str, params: CallableParams, where: str) -> tuple[tuple[str, ...], str]:
+    return _declared(call, params, where), source_digest
 
 
 def _declared(call: Callable[..., Any], params: CallableParams, where: str) -> tuple[str, ...]:
@@ -149,26 +150,3 @@ def _declared(call: Callable[..., Any], params: CallableParams, where: str) -> t
     if {"guidance", "prompt"} <= set(names) and params.guidance != "field":
         raise ConfigError(f"{where} takes prompt and guidance, so guidance would come twice; set `guidance: field` or drop one of them")
     return names
-
-
-def _code(call: Callable[..., Any]) -> Any:
-    """What tells whether a call is awaited: the function itself, or the `__call__` of an object."""
-    return call if inspect.isfunction(call) or inspect.ismethod(call) or inspect.isbuiltin(call) else type(call).__call__
-
-
-def _joined(call: Callable[[], Any]) -> Any:
-    result = call()
-    return _join(list(result)) if isinstance(result, Iterator) else result
-
-
-async def _awaited(result: Any) -> Any:
-    if isinstance(result, AsyncIterator):
-        return _join([part async for part in result])
-    return await result
-
-
-def _join(parts: list[Any]) -> str:
-    for part in parts:
-        if not isinstance(part, str):
-            raise Garbled(f"the agent yielded a {type(part).__name__}; a generator yields pieces of text")
-    return "".join(parts)

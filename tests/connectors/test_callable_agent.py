@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,105 @@ def test_code_that_cannot_be_used_is_one_line(params: dict[str, Any], says: str,
     with pytest.raises(ConfigError, match=says) as caught:
         build_agent(AgentSpec(provider="python.callable", params=params), build_model=no_model, base_dir=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+# -- agents that do things to their task ------------------------------------------------------------------------------
+
+SELF_CANCEL = (
+    "import asyncio\nasync def answer(prompt):\n    asyncio.current_task().cancel()\n    await asyncio.sleep(1)\n    return prompt"
+)
+STUBBORN = """
+import asyncio
+import os
+import sys
+import time
+async def answer(prompt):
+    for _ in range(12):
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            pass
+    return prompt
+"""
+
+
+def test_an_agent_that_cancels_its_own_task_has_crashed_and_nothing_else_has(make: Any) -> None:
+    built, other = make(SELF_CANCEL), make("async def answer(prompt): return 'fine'")
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(built.run(task()), other.run(task()), return_exceptions=True)
+
+    crashed, fine = asyncio.run(both())
+    assert type(crashed) is AgentCrashed and "cancelled its own task" in str(crashed)
+    assert fine.output == "fine"
+    refusal(AgentCrashed, make("import sys\nasync def answer(prompt): sys.exit(3)"), "SystemExit: 3")
+
+
+def test_an_agent_that_ignores_its_cancellation_keeps_nobody_waiting(make: Any) -> None:
+    async def timed() -> float:
+        began = time.monotonic()
+        with pytest.raises(CallTimeout):
+            await make(STUBBORN, timeout=0.2).run(task())
+        return time.monotonic() - began
+
+    assert asyncio.run(timed()) < 1.0
+
+
+# -- worker processes -------------------------------------------------------------------------------------------------
+
+HEAVY = """
+import os, time
+import colorsys as heavy  # stands for what must not be imported into the process of the search
+made = []
+
+def answer(question, guidance):
+    if question == "crash":
+        os._exit(3)
+    if question == "hang":
+        time.sleep(60)
+    if question == "raise":
+        raise KeyError("model")
+    made.append(question)
+    return f"{question}|{guidance}|{os.getpid()}|{len(made)}"
+
+async def later(prompt):
+    return {"text": prompt}
+
+def pieces(prompt):
+    yield "a"
+    yield "b"
+"""
+
+
+def test_heavy_code_runs_in_worker_processes_that_stay(make: Any) -> None:
+    sys.modules.pop("colorsys", None)
+    built = make(HEAVY, worker="process", max_concurrency=2)
+    first, second = (str(run(built, task(q, "g")).output).split("|") for q in ("a", "b"))
+    assert first[:2] == ["a", "g"] and first[2] == second[2] != str(os.getpid()) and [first[3], second[3]] == ["1", "2"]
+    assert "colorsys" not in sys.modules
+    assert run(make(HEAVY, "later", worker="process", response_field="text"), task("x")).output == "x"
+    assert run(make(HEAVY, "pieces", worker="process"), task("x")).output == "ab"
+    with pytest.raises(ConfigError, match="it also needs prompt_id"):
+        make("def answer(question, guidance, prompt_id): return 1", worker="process")
+
+
+def test_a_worker_that_crashes_hangs_or_raises_takes_no_other_along(make: Any) -> None:
+    built = make(HEAVY, worker="process", max_concurrency=4, timeout=10.0)
+
+    async def four() -> list[Any]:
+        asked = ("crash", "raise", "a", "b")
+        return await asyncio.gather(*(built.run(task(q)) for q in asked), return_exceptions=True)
+
+    crashed, raised, a, b = asyncio.run(four())
+    assert type(crashed) is AgentCrashed and "ended in the middle of a call" in str(crashed)
+    assert type(raised) is AgentCrashed and "KeyError: 'model'" in str(raised)
+    assert [str(x.output)[0] for x in (a, b)] == ["a", "b"]
+    hanging = make(HEAVY, worker="process", max_concurrency=1, timeout=4.0)
+    began = time.monotonic()
+    refusal_of(hanging, "hang")
+    assert run(hanging, task("after")).output and time.monotonic() - began < 20
+
+
+def refusal_of(built: Agent, question: str) -> None:
+    with pytest.raises(CallTimeout):
+        run(built, task(question))

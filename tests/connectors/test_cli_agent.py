@@ -12,7 +12,7 @@ import pytest
 
 from gepa_atlas.connectors import AgentSpec, build_agent
 from gepa_atlas.errors import AgentCrashed, BadRequest, CallError, CallTimeout, ConfigError, EmptyAnswer, Garbled, TooLarge
-from gepa_atlas.ports import Agent
+from gepa_atlas.ports import Agent, Previews
 from gepa_atlas.types import Attempt, Task
 from tests.connectors.faults import HOSTILE, no_model, task
 
@@ -240,6 +240,19 @@ def test_a_command_that_cannot_work_is_refused(params: dict[str, Any], says: str
     with pytest.raises(ConfigError, match=says) as caught:
         build_agent(AgentSpec(provider="cli.command", params=params), build_model=no_model, base_dir=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_check_is_shown_what_would_be_run() -> None:
+    asked = task("2 + 2?", "Be brief.")
+    shown = [
+        built.preview(asked)
+        for built in (agent("cat", env=["A_TOKEN"]), agent("echo", "--", "{prompt}"), agent("cat", "{prompt_file}"))
+        if isinstance(built, Previews)
+    ]
+    prompt = "Be brief.\n\n2 + 2?"
+    assert shown[0]["stdin"] == prompt and shown[0]["env"] == ["PATH", "LANG", "A_TOKEN"]
+    assert shown[1]["argv"][1:] == ["--", prompt] and shown[1]["stdin"] == ""
+    assert shown[2]["argv"][1:] == ["HOME/prompt.txt"] and shown[2]["prompt_file"] == prompt
 
 
 def test_a_changed_program_is_another_agent(tmp_path: Path) -> None:
