@@ -11,7 +11,7 @@ import contextvars
 import inspect
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Optimized:
 
 def optimize(
     agent: Callable[..., Any] | Mapping[str, Any] | str,
-    examples: Sequence[Mapping[str, Any] | Example] | Mapping[str, Any] | str | Path,
+    examples: Iterable[Mapping[str, Any] | Example] | Mapping[str, Any] | str | Path,
     *,
     judges: Sequence[str | Mapping[str, Any] | Callable[..., Any]] = ("exact",),
     seed_prompt: str | Texts = "",
@@ -68,7 +68,7 @@ def optimize(
             **settings,
             "agents": {**settings.get("agents", {}), "student": _agent(agent)},
             "data": _data(examples, directory),
-            "rim": {**settings.get("rim", {}), "judges": [_judge(judge) for judge in judges]},
+            "rim": {**settings.get("rim", {}), "judges": [_judge(at, judge) for at, judge in enumerate(judges)]},
             "run_dir": str(directory),
         }
         if seed_prompt:
@@ -128,13 +128,14 @@ def _agent(agent: Callable[..., Any] | Mapping[str, Any] | str) -> dict[str, Any
     return {"provider": "python.callable", "params": {"callable": agent if isinstance(agent, str) else named(agent, "agent")}}
 
 
-def _judge(judge: str | Mapping[str, Any] | Callable[..., Any]) -> str | dict[str, Any]:
+def _judge(at: int, judge: str | Mapping[str, Any] | Callable[..., Any]) -> str | dict[str, Any]:
     if isinstance(judge, str):
         return judge
     if isinstance(judge, Mapping):
         return dict(judge)
-    name = judge.__qualname__.rpartition(".")[2] if inspect.isroutine(judge) else type(judge).__name__
-    return {"type": "python", "name": name, "function": named(judge, "judge")}
+    reference = named(judge, f"judge_{at}")
+    name = judge.__name__ if inspect.isroutine(judge) else type(judge).__name__
+    return {"type": "python", "name": f"judge_{at}" if name == "<lambda>" else name, "function": reference}
 
 
 def _data(examples: Any, directory: Path) -> dict[str, Any]:
@@ -143,14 +144,19 @@ def _data(examples: Any, directory: Path) -> dict[str, Any]:
         return dict(examples)
     if isinstance(examples, str | Path):
         return {"path": str(Path(examples).absolute())}
+    if not isinstance(examples, Iterable):
+        raise DataError(
+            f"examples: a {type(examples).__name__} holds none; give a list of mappings or Examples, a path, or a `data:` block"
+        )
     rows = [example.to_json() if isinstance(example, Example) else example for example in examples]
     try:
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     except (TypeError, ValueError) as error:
         raise DataError(f"examples: one of them is not JSON ({error}); give mappings of text, numbers and lists, or Examples") from None
+    text = "".join(f"{line}\n" for line in lines)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "examples.jsonl"
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path = directory / f"examples-{digest(text, 8)}.jsonl"  # other examples never replace those of an earlier run
+    path.write_text(text, encoding="utf-8")
     return {"path": str(path.absolute())}
 
 

@@ -42,14 +42,24 @@ def test_a_run_directory_is_gone_on_with(tmp_path: Path) -> None:
     again = gepa_atlas.optimize(agent, EXAMPLES, max_metric_calls=60, run_dir=tmp_path / "run")
     assert before == CALLS, "a finished run makes no call"
     assert again.document == first.document == json.loads((tmp_path / "run" / "optimized_prompts.json").read_text())
+    with pytest.raises(AtlasError, match="started with other values of: data"):
+        gepa_atlas.optimize(agent, EXAMPLES[1:], max_metric_calls=60, run_dir=tmp_path / "run")
     with pytest.raises(AtlasError, match="started with other values of: seed"):
         gepa_atlas.optimize(agent, EXAMPLES, max_metric_calls=60, run_dir=tmp_path / "run", seed=1)
 
 
 def test_functions_judge_and_settings_are_read() -> None:
-    result = gepa_atlas.optimize(agent, EXAMPLES, judges=["exact", upper], seed_prompt="Use capitals.", max_metric_calls=60, seed=3)
-    assert [part.judge for part in result.lessons[0].after.parts] == ["exact", "upper"]
-    assert result.document["initial_score"] == 1.0 and not result.shipped
+    result = gepa_atlas.optimize(
+        agent,
+        EXAMPLES,
+        judges=["exact", upper, *(lambda o, e, at=at: at for at in (0.5, 1))],
+        seed_prompt="Use capitals.",
+        max_metric_calls=60,
+        seed=3,
+    )
+    parts = {part.judge: part.value for lesson in result.lessons for part in lesson.after.parts}
+    assert parts == {"exact": 1.0, "upper": 1.0, "judge_2": 0.5, "judge_3": 1.0}
+    assert result.document["initial_score"] == 0.875 and not result.shipped
     assert result.best_candidate == {"guidance": "Use capitals."}
 
 
@@ -75,7 +85,8 @@ def test_it_works_where_a_loop_is_running() -> None:
         ({"examples": [{"question": "a", "answer": {1, 2}}]}, "examples: one of them is not JSON"),
         ({"examples": []}, "no examples in it"),
         ({"judges": ["exakt"]}, "did you mean 'exact'"),
-        ({"judges": [7]}, "judge: a int cannot be called"),
+        ({"examples": 7}, "examples: a int holds none"),
+        ({"judges": [7]}, "judge_0: a int cannot be called"),
         ({"agent": lambda x, y: ""}, "must take some of prompt, question, context"),
         ({"agent": {"provider": "http.apy"}}, "did you mean 'http.api'"),
         ({"seed_prompt": {"system": "x"}}, "seed_prompts.system: protocol 'playbook' has no such component"),
