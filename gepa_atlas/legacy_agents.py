@@ -48,7 +48,13 @@ def wrapper(block: Any, where: str, note: Note) -> Params:
 
 def agent(provider: str, params: Params, where: str, note: Note) -> Params:
     """`{provider, params}` with the params ATLAS's provider of that name took, or today's, in today's spelling."""
-    convert = {"http.api": _http, "python.callable": _callable, "cli.command": _command, "openai.assistant": _assistant}.get(provider)
+    convert = {
+        "http.api": _http,
+        "python.callable": _callable,
+        "cli.command": _command,
+        "openai.assistant": _assistant,
+        "openai.sdk": _sdk,
+    }.get(provider)
     return convert(dict(params), where, note) if convert else {"provider": provider, "params": dict(params)}
 
 
@@ -113,22 +119,49 @@ def _command(params: Params, where: str, note: Note) -> Params:
 
 def _assistant(params: Params, where: str, note: Note) -> Params:
     params.pop("name", None)
-    if "api_key" in params:
-        key = params.pop("api_key")
-        found = _VARIABLE.fullmatch(str(key))
-        if not found:
-            raise ConfigError(f"{where}.api_key: name the variable that holds it, api_key_env: OPENAI_API_KEY")
-        params["api_key_env"] = found[1]
+    _key_by_name(params, where)
     if "max_workers" in params:
         params["max_concurrency"] = params.pop("max_workers")
     if params.pop("response_format", {"type": "text"}) != {"type": "text"}:
         raise ConfigError(f"{where}.response_format: only text is carried over; ask for the format in the instructions and judge it")
     if (params.pop("output_extraction", None) or {"type": "direct"}).get("type", "direct") != "direct":
         raise ConfigError(f"{where}.output_extraction: only direct is carried over; judges that read JSON: rim: {{judges: [json_schema]}}")
-    if "assistant_id" in params or "base_url" in params:
+    if "assistant_id" in params and "base_url" in params:
         return {"provider": "openai.assistant", "params": params}
+    if "assistant_id" in params:
+        raise ConfigError(
+            f"{where}.assistant_id: OpenAI shut its Assistants API down on 2026-08-26; write what {params['assistant_id']} was told into "
+            "provider: openai.responses, params: {model: ..., system_prompt: ...}; or give the base_url of a server that still has it"
+        )
     note(f"{where}: openai.assistant is openai.responses: OpenAI shut its Assistants API down on 2026-08-26")
+    if "instructions" in params:
+        params["system_prompt"] = params.pop("instructions")
     return {"provider": "openai.responses", "params": {"model": "gpt-4o-mini", **params}}
+
+
+def _sdk(params: Params, where: str, note: Note) -> Params:
+    if "agent" in params:
+        return {"provider": "openai.sdk", "params": params}
+    _key_by_name(params, where)
+    agent: Params = {key: params.pop(key) for key in ("name", "instructions", "model", "handoffs") if key in params}
+    tools = []
+    for tool in params.pop("tools", None) or ():
+        if not isinstance(tool, dict) or not {"module_path", "function_name"} <= tool.keys():
+            raise ConfigError(f"{where}.tools: {tool!r:.80} is no function of a file; write agent: {{tools: [file.py:function]}}")
+        tools.append(f"{tool['module_path']}:{tool['function_name']}")
+    if tools:
+        agent["tools"] = tools
+    note(f"{where}: what describes the agent is below agent, and tools are file.py:function")
+    return {"provider": "openai.sdk", "params": {"agent": agent, **params}}
+
+
+def _key_by_name(params: Params, where: str) -> None:
+    if "api_key" not in params:
+        return
+    found = _VARIABLE.fullmatch(str(params.pop("api_key")))
+    if not found:
+        raise ConfigError(f"{where}.api_key: name the variable that holds it, api_key_env: OPENAI_API_KEY")
+    params["api_key_env"] = found[1]
 
 
 def model(name: Any, where: str, note: Note) -> Any:

@@ -105,7 +105,8 @@ def assistants(tree: Any) -> list[Row]:
     params = next(_params_of("openai.assistant", tree), None)
     if params is None:
         return []
-    kept = {key: params[key] for key in ("model", "instructions", "api_key_env") if key in params} or {"model": "gpt-5-mini"}
+    kept = {"model": params.get("model") or "the assistant's model", "system_prompt": "the assistant's instructions"}
+    kept |= {"api_key_env": params["api_key_env"]} if "api_key_env" in params else {}
     use = "{provider: openai.responses, params: {" + ", ".join(f"{k}: {str(v)!r:.60}" for k, v in kept.items()) + "}}"
     address = str(params.get("base_url", "https://api.openai.com"))
     if "api.openai.com" in address:

@@ -185,10 +185,13 @@ def test_keys_are_shown_by_name_only(check: Check, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_assistants_api_is_gone() -> None:
-    params = {"model": "gpt-4o", "instructions": "Be brief.", "api_key_env": "K", "name": "x"}
+    params = {"model": "gpt-4o", "assistant_id": "asst_1", "api_key_env": "K"}
     [row] = assistants({"agents": {"student": {"provider": "openai.assistant", "params": params}}})
     assert row.state == "red" and "2026-08-26" in row.said
-    assert row.fix == "use {provider: openai.responses, params: {model: 'gpt-4o', instructions: 'Be brief.', api_key_env: 'K'}}"
+    assert (
+        row.fix
+        == "use {provider: openai.responses, params: {model: 'gpt-4o', system_prompt: \"the assistant's instructions\", api_key_env: 'K'}}"
+    )
     [row] = assistants({"agents": {"student": {"provider": "openai.assistant", "params": {"base_url": "http://127.0.0.1:1/v1"}}}})
     assert row.state == "yellow"
     assert assistants({"agents": {"student": {"provider": "openai.responses"}}}) == []

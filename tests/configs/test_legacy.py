@@ -126,15 +126,19 @@ def test_a_configuration_of_today_passes_unchanged() -> None:
         (
             {"student_wrapper": {"type": "openai_assistant", "config": {"api_key": "${OPENAI_API_KEY}", "instructions": "Be brief."}}},
             {"provider": "openai.responses",
-             "params": {"model": "gpt-4o-mini", "instructions": "Be brief.", "api_key_env": "OPENAI_API_KEY"}},
+             "params": {"model": "gpt-4o-mini", "system_prompt": "Be brief.", "api_key_env": "OPENAI_API_KEY"}},
         ),
         (
-            {"user_agent": {"type": "openai_assistant", "config": {"api_key": "${K}", "assistant_id": "asst_1", "max_workers": 3}}},
-            {"provider": "openai.assistant", "params": {"assistant_id": "asst_1", "api_key_env": "K", "max_concurrency": 3}},
+            {"user_agent": {"type": "openai_assistant", "config": {
+                "api_key": "${K}", "assistant_id": "a1", "max_workers": 3, "base_url": "http://h/v1"}}},
+            {"provider": "openai.assistant",
+             "params": {"assistant_id": "a1", "base_url": "http://h/v1", "api_key_env": "K", "max_concurrency": 3}},
         ),
         (
-            {"user_agent": {"type": "openai_sdk", "config": {"instructions": "Hi", "model": "m"}}},
-            {"provider": "openai.sdk", "params": {"instructions": "Hi", "model": "m"}},
+            {"user_agent": {"type": "openai_sdk", "config": {"instructions": "Hi", "model": "m", "handoffs": [{"name": "b"}],
+                "tools": [{"type": "function", "module_path": "t.py", "function_name": "f"}]}}},
+            {"provider": "openai.sdk", "params": {
+                "agent": {"instructions": "Hi", "model": "m", "handoffs": [{"name": "b"}], "tools": ["t.py:f"]}}},
         ),
         ({"user_agent": {"type": "my.own", "config": {"a": 1}}}, {"provider": "my.own", "params": {"a": 1}}),
         ({"student_model": "gpt-4o-mini"}, {"provider": "chat", "params": {
@@ -210,6 +214,8 @@ def test_every_source_of_data(source: dict[str, Any], data: dict[str, Any]) -> N
         ({"user_agent": {"type": "custom", "config": {"integration_type": "cli_command", "command": "a | b {prompt}"}}}, "needs a shell"),
         ({"user_agent": {"type": "custom", "config": {"integration_type": "cli_command", "command": "a --q={prompt}"}}}, "of its own"),
         ({"user_agent": {"type": "openai_assistant", "config": {"api_key": "literal"}}}, "name the variable that holds it"),
+        ({"user_agent": {"type": "openai_assistant", "config": {"assistant_id": "a1"}}}, "write what a1 was told into provider"),
+        ({"user_agent": {"type": "openai_sdk", "config": {"tools": [{"type": "web_search"}]}}}, "is no function of a file"),
         ({"user_agent": {"type": "custom", "config": {"integration_type": "soap"}}}, "'soap' is none of http_api"),
         (
             {"teacher_model": "gpt-4", "seed_prompts": {"teacher_adaptive_template": "{question} {approach} {available_tools}"}},
