@@ -28,7 +28,7 @@ def score(
     limits: Limits = _NO_LIMITS,
     say: Say = print,
 ) -> int:
-    """One interaction, or every row of a JSON lines file (`prompt` or `question`, `response` or `output`, `answer`?).
+    """One interaction, or every row of a JSON lines file (`prompt` or `question`, `response` or `output`, `answer`?, `context`?, `spec`?).
 
     1 when any could not be scored.
     """
@@ -40,8 +40,9 @@ def score(
     if dataset is not None:
         rows = [_interaction(dataset, number, row) for number, row in json_rows(dataset)]
     with RIMReward(config_path=config, limits=limits) as rim:
-        golds = [row["answer"] for row in rows]
-        scores, infos = rim([r["prompt"] for r in rows], [r["response"] for r in rows], True, ground_truths=golds)
+        given: dict[str, Any] = {"ground_truths": [r["answer"] for r in rows], "contexts": [r.get("context") for r in rows]}
+        given["specs"] = [r.get("spec") for r in rows]
+        scores, infos = rim([r["prompt"] for r in rows], [r["response"] for r in rows], True, **given)
     lines = [{"score": value, **info} for value, info in zip(scores, infos, strict=True)]
     if json_out is not None:
         write_json(json_out, lines[0] if dataset is None else lines)
@@ -61,7 +62,8 @@ def _interaction(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]
     prompt, response = row.get("prompt", row.get("question")), row.get("response", row.get("output"))
     if not isinstance(prompt, str) or not isinstance(response, str):
         raise DataError(f"{path}:{number}: a row has `prompt` (or `question`) and `response` (or `output`) texts; correct it")
-    return {"prompt": prompt, "response": response, "answer": row.get("answer", row.get("ground_truth"))}
+    more = {name: row[name] for name in ("context", "spec") if name in row}
+    return {"prompt": prompt, "response": response, "answer": row.get("answer", row.get("ground_truth"))} | more
 
 
 def calibrate(

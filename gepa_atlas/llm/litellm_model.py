@@ -22,6 +22,7 @@ from gepa_atlas import wire
 from gepa_atlas.endpoints import EndpointLimits
 from gepa_atlas.errors import BadRequest, CallError, CallTimeout, Garbled, MissingExtra, Permanent, TooLarge, Unreachable
 from gepa_atlas.llm.openai_compatible import read_answer
+from gepa_atlas.llm.structured import Formats, Structured
 from gepa_atlas.loops import at_loop_end
 from gepa_atlas.openai_server import Price
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
@@ -38,6 +39,7 @@ class LiteLLMParams(EndpointLimits):
     drop_params: bool = True  # leave out parameters that the vendor does not take (seed, temperature of reasoning models)
     extra: dict[str, JsonValue] = Field(default_factory=dict)  # further keyword arguments of litellm.acompletion
     max_bytes: int = Field(default=wire.MAX_BYTES, ge=1)  # of an answer; litellm reads it whole, so this refuses and saves no memory
+    structured: Structured = "auto"  # how litellm's response_format asks for JSON (gepa_atlas.llm.structured)
 
 
 class LiteLLMModel:
@@ -49,10 +51,11 @@ class LiteLLMModel:
         self._params = params
         self._where = where
         place = wire.place(params.api_base) if params.api_base else ""
-        shown = {"drop_params": params.drop_params, "extra": params.extra}
+        shown = {"drop_params": params.drop_params, "extra": params.extra, "structured": params.structured}
         self._identity = f"litellm/{params.model}@{place}#{digest(shown, 16)}"
         name = place or f"litellm:{params.model.split('/', 1)[0]}"
         self._endpoint = params.endpoint_at(name)
+        self._formats = Formats(params.structured)
 
     @property
     def identity(self) -> str:
@@ -63,10 +66,13 @@ class LiteLLMModel:
         return self._endpoint
 
     async def complete(self, request: ChatRequest) -> Completion:
+        return await self._formats.ask(request.json_schema, lambda form: self._send(request, form))
+
+    async def _send(self, request: ChatRequest, form: dict[str, Any] | None) -> Completion:
         p = self._params
         litellm = await asyncio.to_thread(_load)
         await at_loop_end("litellm", _close)
-        arguments = _arguments(request, p)
+        arguments = _arguments(request, p, form)
         if p.api_key_env is not None:
             arguments["api_key"] = reveal(p.api_key_env, f"{self._where}.api_key_env")
         call = litellm.acompletion if request.prompt is None else litellm.atext_completion
@@ -90,7 +96,10 @@ class LiteLLMModel:
         )
 
     def preview_chat(self, request: ChatRequest) -> dict[str, Any]:
-        return {"call": "litellm.acompletion" if request.prompt is None else "litellm.atext_completion"} | _arguments(request, self._params)
+        form = self._formats.form(request.json_schema)
+        return {"call": "litellm.acompletion" if request.prompt is None else "litellm.atext_completion"} | _arguments(
+            request, self._params, form
+        )
 
 
 def build(params: Mapping[str, Any], where: str) -> LiteLLMModel:
@@ -116,7 +125,7 @@ async def _close() -> None:
     litellm.in_memory_llm_clients_cache.flush_cache()
 
 
-def _arguments(request: ChatRequest, params: LiteLLMParams) -> dict[str, Any]:
+def _arguments(request: ChatRequest, params: LiteLLMParams, form: dict[str, Any] | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": params.model,
         "max_tokens": request.max_tokens,
@@ -139,9 +148,8 @@ def _arguments(request: ChatRequest, params: LiteLLMParams) -> dict[str, Any]:
     arguments["messages"] = [m.to_json() for m in request.messages]
     if request.top_logprobs:
         arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    if request.json_schema is not None:
-        schema = {"name": "answer", "schema": json.loads(request.json_schema), "strict": True}
-        arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if form is not None:
+        arguments["response_format"] = form
     return arguments | params.extra
 
 

@@ -6,7 +6,6 @@ One attempt a call: retries are made in one place for all models (gepa_atlas.cal
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from pydantic import Field, JsonValue
 
 from gepa_atlas import wire
 from gepa_atlas.errors import BadRequest, EmptyAnswer, Garbled
+from gepa_atlas.llm.structured import Formats, Structured
 from gepa_atlas.openai_server import OpenAIServer, Price
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.settings import load
@@ -26,6 +26,7 @@ class OpenAIParams(OpenAIServer):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # OpenAI's reasoning models want the second
     send: frozenset[Literal["temperature", "seed"]] = frozenset({"temperature", "seed"})  # leave out what the server refuses
     extra_body: dict[str, JsonValue] = Field(default_factory=dict)  # sent as it is, for fields of one server
+    structured: Structured = "auto"  # how JSON is asked for (gepa_atlas.llm.structured)
 
 
 class OpenAIModel:
@@ -35,9 +36,10 @@ class OpenAIModel:
         self._params = params
         self._where = where
         shown = params.model_dump(mode="json", include={"model", "base_url", "max_tokens_field", "extra_body"})
-        shown |= {"send": sorted(params.send), "headers": sorted(params.headers)}
+        shown |= {"send": sorted(params.send), "headers": sorted(params.headers), "structured": params.structured}
         self._identity = f"openai.chat/{params.model}@{params.place}#{digest(shown, 16)}"
         self._endpoint = params.endpoint()
+        self._formats = Formats(params.structured)
 
     @property
     def identity(self) -> str:
@@ -48,15 +50,18 @@ class OpenAIModel:
         return self._endpoint
 
     async def complete(self, request: ChatRequest) -> Completion:
+        return await self._formats.ask(request.json_schema, lambda form: self._send(request, form))
+
+    async def _send(self, request: ChatRequest, form: dict[str, Any] | None) -> Completion:
         p = self._params
-        path, body = _request(request, p)
+        path, body = _request(request, p, form)
         began = time.monotonic()
         answer = await p.call(path, body, self._where)
         seconds = time.monotonic() - began
         return read_answer(answer, wire.place(p.base_url + path), chat=request.prompt is None, price=p.price, seconds=seconds)
 
     def preview_chat(self, request: ChatRequest) -> dict[str, Any]:
-        return self._params.shown(*_request(request, self._params))
+        return self._params.shown(*_request(request, self._params, self._formats.form(request.json_schema)))
 
 
 def build(params: Mapping[str, Any], where: str) -> OpenAIModel:
@@ -65,8 +70,8 @@ def build(params: Mapping[str, Any], where: str) -> OpenAIModel:
     return OpenAIModel(checked, where)
 
 
-def _request(request: ChatRequest, params: OpenAIParams) -> tuple[str, dict[str, Any]]:
-    """Path and body of one request."""
+def _request(request: ChatRequest, params: OpenAIParams, form: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Path and body of one request; `form` is its response_format."""
     body: dict[str, Any] = {"model": params.model, params.max_tokens_field: request.max_tokens}
     for name in sorted(params.send):
         body[name] = request.temperature if name == "temperature" else request.seed
@@ -81,9 +86,8 @@ def _request(request: ChatRequest, params: OpenAIParams) -> tuple[str, dict[str,
     body["messages"] = [m.to_json() for m in request.messages]
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    if request.json_schema is not None:
-        schema = {"name": "answer", "schema": json.loads(request.json_schema), "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if form is not None:
+        body["response_format"] = form
     return "/chat/completions", body | params.extra_body
 
 

@@ -11,6 +11,8 @@ that limits, sharing and caching hold over every way in. A reward that could not
 from __future__ import annotations
 
 import asyncio
+import difflib
+import json
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -26,12 +28,13 @@ from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.judges.base import BASELINE, PLAN, TRACE
 from gepa_atlas.rim.panel import Delta, Panel, build_panel
 from gepa_atlas.settings import load
-from gepa_atlas.types import Example, Guidance, Reward, digest
+from gepa_atlas.types import Example, Guidance, Reward, canonical, digest
 
 T = TypeVar("T")
 
-# ATLAS's keywords, which hold one value per completion.
-_PER_ITEM = ("ground_truths", "baseline_solutions", "student_plans", "teacher_traces", "student_traces")
+# Keywords that hold one value per completion: ATLAS's five, and what else an example may have.
+_PER_ITEM = ("ground_truths", "baseline_solutions", "student_plans", "teacher_traces", "student_traces", "contexts", "specs")
+_KNOWN = (*_PER_ITEM, "constitution_principles")
 
 
 _NO_LIMITS = Limits()
@@ -83,13 +86,13 @@ class RIMReward:
     # -- one ---------------------------------------------------------------------------------------------------------------------
 
     def evaluate(self, prompt: str, response: str, **inputs: Any) -> RIMEvaluation:
-        """One interaction. `inputs` are ATLAS's keywords, each a value or a list of one."""
-        evaluation = self._loop.wait(self._judge(_case(prompt, response, 0, _wrapped(inputs))))
+        """One interaction. `inputs` are ATLAS's keywords, `contexts` and `specs`, each a value or a list of one."""
+        evaluation = self._loop.wait(self._judge(_one(prompt, response, inputs)))
         self.last_structured_rewards = [evaluation.reward]
         return evaluation
 
     async def aevaluate(self, prompt: str, response: str, **inputs: Any) -> RIMEvaluation:
-        evaluation = await self._loop.carry(self._judge(_case(prompt, response, 0, _wrapped(inputs))))
+        evaluation = await self._loop.carry(self._judge(_one(prompt, response, inputs)))
         self.last_structured_rewards = [evaluation.reward]
         return evaluation
 
@@ -104,7 +107,8 @@ class RIMReward:
         **inputs: Any,
     ) -> Any:
         """Scores in the order of the completions (None where there is none); with `return_info_dict` a list of infos, with
-        `return_raw_tensors` a list of empty mappings behind it, as in ATLAS."""
+        `return_raw_tensors` a list of empty mappings behind it, as in ATLAS. Other keywords (a trainer hands every column of its
+        data over) are not looked at."""
         evaluations = self._loop.wait(self._batch(*_cases(prompts, completions, inputs)))
         return self._shaped(evaluations, return_info_dict, return_raw_tensors)
 
@@ -205,8 +209,14 @@ def read_rim(path: Path) -> RimConfig:
 # -- from ATLAS's arguments to a case, and from a reward to ATLAS's record ------------------------------------------------------
 
 
-def _wrapped(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value if name not in _PER_ITEM or isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
+def _one(prompt: str, response: str, inputs: Mapping[str, Any]) -> Case:
+    for name in inputs:
+        if name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_KNOWN)}"
+            raise ContractError(f"evaluate has no keyword {name}; {hint}")
+    wrapped = {name: value if name not in _PER_ITEM or isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
+    return _case(_text(prompt), _text(response), 0, wrapped)
 
 
 def _cases(prompts: Sequence[Any], completions: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[int, Callable[[int], Case]]:
@@ -242,11 +252,19 @@ def _case(prompt: str, response: str, index: int, inputs: Mapping[str, Any]) -> 
     if principles:
         context = f"{context}\nPrinciples to judge by: {principles}".strip()
     given = ((PLAN, at("student_plans")), (TRACE, at("student_traces")), (BASELINE, at("baseline_solutions")))
-    return Case(_example(prompt, answers, context), response, Guidance(at("teacher_traces")), tuple(g for g in given if g[1]))
+    spec = inputs["specs"][index] if index < len(inputs.get("specs") or ()) else None
+    return Case(_example(prompt, answers, context, spec), response, Guidance(at("teacher_traces")), tuple(g for g in given if g[1]))
 
 
-def _example(prompt: str, answers: tuple[str, ...], context: str) -> Example:
-    return Example(digest([prompt, context, list(answers)], 16), prompt, answers, context)
+def _example(prompt: str, answers: tuple[str, ...], context: str, spec: Any = None) -> Example:
+    """`spec` is a mapping or its JSON text: what program judges such as `instructions` and `code` need beside the answer."""
+    if spec is None or spec == "":
+        return Example(digest([prompt, context, list(answers)], 16), prompt, answers, context)
+    try:
+        text = canonical(json.loads(spec) if isinstance(spec, str) else spec)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"a spec is a mapping or its JSON text ({error}): {str(spec)[:80]!r}") from None
+    return Example(digest([prompt, context, list(answers), text], 16), prompt, answers, context, spec=text)
 
 
 def _evaluation(reward: Reward, notes: Mapping[str, meter.Note]) -> RIMEvaluation:

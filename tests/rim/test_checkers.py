@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from gepa_atlas.cli import rim_commands
-from gepa_atlas.errors import ConfigError, DataError
+from gepa_atlas.errors import ConfigError, ContractError, DataError
 from gepa_atlas.ports import Case, ChatModel
 from gepa_atlas.rim import Panel, RimConfig, build_panel
 from gepa_atlas.rim.audit import CANARIES, audit, watch_gap
 from gepa_atlas.rim.fence import steers
 from gepa_atlas.rim.judges.instructions import CHECKS, followed
+from gepa_atlas.rim.reward import RIMReward
 from gepa_atlas.settings import load
 from gepa_atlas.types import Attempt, Example, Guidance, JudgeScore, Lesson, Reward
 
@@ -229,3 +230,25 @@ def test_the_gap_to_a_watching_judge() -> None:
     gap = watch_gap([lesson], "watch")
     assert gap is not None and gap == (pytest.approx(0.6), 1)
     assert watch_gap([lesson], "nobody") is None
+
+
+@pytest.mark.parametrize("judge", ["instructions", "code"])
+@pytest.mark.parametrize("spec", [{}, [], {"instruction_id_list": ["length_constraints:number_words"], "kwargs": [{"num_words": "many"}]}])
+def test_a_bad_spec_is_found_at_load_and_is_no_score(judge: str, spec: Any) -> None:
+    example = Example("e", "q", spec=json.dumps(spec))
+    seated = build_panel(load(RimConfig, {"judges": [judge]}, "rim"), model=no_model)
+    with pytest.raises(DataError, match="example 'e'"):
+        seated.check([example])
+    reward = asyncio.run(seated.score(Case(example, "some answer")))
+    assert reward.value is None and reward.missing is not None and reward.missing.kind == "bad_example"
+
+
+def test_specs_reach_the_judges_of_a_batch() -> None:
+    spec = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    with RIMReward(config={"judges": ["instructions"]}) as rim:
+        assert rim(["q"] * 3, ["a, b", "a b", "a b"], specs=[spec, json.dumps(spec), None], some_column=[1, 2, 3]) == [0.0, 1.0, None]
+        assert rim.evaluate("q", "a b", specs=spec).score == 1.0
+        with pytest.raises(ContractError, match="no keyword ground_truth; did you mean ground_truths"):
+            rim.evaluate("q", "a b", ground_truth="a")
+        with pytest.raises(ContractError, match="a spec is a mapping"):
+            rim.evaluate("q", "a b", specs="{")

@@ -216,3 +216,61 @@ def test_a_thousand_rewards(record_testsuite_property: Any) -> None:
     values = asyncio.run(run())
     record_testsuite_property("milliseconds_per_reward", round(time.perf_counter() - started, 4))
     assert values == [0.5] * 1000
+
+
+HOSTILE = "^(a|aa)+$"  # about 1.6 ** n steps on n letters and a mark
+
+
+@pytest.mark.parametrize(
+    ("judge", "output", "spec"),
+    [
+        ({"type": "regex", "pattern": HOSTILE, "seconds": 0.05}, "a" * 80 + "!", ""),
+        ({"type": "regex", "pattern": HOSTILE, "mode": "fullmatch", "seconds": 0.05}, "a" * 80 + "!", ""),
+        ({"type": "json_schema", "json_schema": {"type": "object", "properties": {"x": {"pattern": HOSTILE}}}}, {"x": "a" * 80 + "!"}, ""),
+        ({"type": "json_schema", "json_schema": {"patternProperties": {HOSTILE: {}}}}, {"a" * 80 + "!": 1}, ""),
+        ({"type": "json_schema"}, {"a" * 80 + "!": 1}, {"schema": {"patternProperties": {HOSTILE: {}}, "additionalProperties": False}}),
+    ],
+)
+def test_a_hostile_pattern_is_no_score_in_time(judge: dict[str, Any], output: Any, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gepa_atlas.rim.judges._patterns.find.__kwdefaults__", {"full": False, "seconds": 0.05})
+    text = output if isinstance(output, str) else json.dumps(output)
+    example = Example("e", "q", spec=json.dumps(spec) if spec else "")
+    began = time.monotonic()
+    reward = asyncio.run(panel(judge).score(Case(example, text)))
+    assert time.monotonic() - began < 5.0
+    assert reward.value is None and reward.missing is not None and reward.missing.kind == "timeout"
+    assert "possessive" in reward.parts[0].missing.reason
+
+
+@pytest.mark.parametrize(
+    ("schema", "document", "value"),
+    [
+        ({"properties": {"x": {"pattern": "^a+$"}}}, {"x": "aaa"}, 1.0),
+        ({"properties": {"x": {"pattern": "^a+$"}}}, {"x": "b"}, 0.0),
+        ({"properties": {"x": {"pattern": "^a+$"}}}, {"x": 7}, 1.0),
+        ({"patternProperties": {"^n_": {"type": "number"}}}, {"n_a": 1, "other": "x"}, 1.0),
+        ({"patternProperties": {"^n_": {"type": "number"}}}, {"n_a": "x"}, 0.0),
+        ({"patternProperties": {"^n_": {}}, "properties": {"x": {}}, "additionalProperties": False}, {"n_a": 1, "x": 2}, 1.0),
+        ({"patternProperties": {"^n_": {}}, "additionalProperties": False}, {"n_a": 1, "y": 2}, 0.0),
+        ({"additionalProperties": {"type": "string"}}, {"y": 2}, 0.0),
+        ({"additionalProperties": {"type": "string"}}, [1], 1.0),
+    ],
+)
+def test_patterns_of_a_schema(schema: dict[str, Any], document: Any, value: float) -> None:
+    reward = asyncio.run(panel({"type": "json_schema", "json_schema": schema}).score(Case(Example("e", "q"), json.dumps(document))))
+    assert reward.value == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ([1], "its spec is a mapping with a `schema` mapping"),
+        ({"schema": 3}, "its spec is a mapping with a `schema` mapping"),
+        ({"schema": {"type": "nothing"}}, "not a JSON schema"),
+        ({"schema": {"pattern": "("}}, "is not a 'regex'"),
+        ({"schema": {"properties": {"x": {"patternProperties": {"[": {}}}}}}, "is not a 'regex'"),
+    ],
+)
+def test_a_bad_schema_of_an_example_is_found_at_load(spec: Any, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        panel("json_schema").check([Example("e", "q", spec=json.dumps(spec))])

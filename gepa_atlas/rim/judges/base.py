@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gepa_atlas.errors import CallError
+from gepa_atlas.errors import CallError, UserError
 from gepa_atlas.ports import Case, ChatModel, Judge
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Example, Failure, JudgeScore, digest
@@ -77,6 +77,8 @@ class ProgramJudge:
             value, why = self.grade(case)
         except CallError as error:
             return missing(self.name, error.kind, str(error))
+        except UserError as error:  # found at load in a run (`check`); where examples come one by one, the example has no score
+            return missing(self.name, "bad_example", str(error))
         return JudgeScore(self.name, value, why, 0.0)
 
 

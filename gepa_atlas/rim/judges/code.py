@@ -16,9 +16,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
@@ -85,14 +86,23 @@ class CodeJudge:
     identity: str
     needs_answer: bool
     settings: CodeSettings
+    rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary, compare=False)
+
+    def _room(self) -> asyncio.Semaphore:
+        """As many programs at once as there are processors: more would make each other run out of time."""
+        return self.rooms.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(os.cpu_count() or 1))
 
     async def judge(self, case: Case) -> JudgeScore:
         program = program_in(case.output).replace("\x00", "")
         passed, why = 0, ""
-        cases = self.settings.cases(case.example)
+        try:
+            cases = self.settings.cases(case.example)
+        except DataError as error:
+            return missing(self.name, "bad_example", str(error))
         for added, stdin, wanted in cases:
             try:
-                code, out, err = await self._run(f"{program}\n{added}\n", stdin)
+                async with self._room():
+                    code, out, err = await self._run(f"{program}\n{added}\n", stdin)
             except OSError as error:
                 return missing(self.name, "judge_crashed", f"no process could be started: {error}")
             answers = case.example.answers if self.settings.tests == "answer" else (wanted,)

@@ -31,11 +31,8 @@ class InstructionsSettings(JudgeSettings):
 
     def check(self, examples: Sequence[Example]) -> None:
         for example in examples:
-            for name, _ in self._read(example):
-                if name not in CHECKS:
-                    raise DataError(
-                        f"example {example.id!r} asks for the instruction {name!r}, which has no check; see rim/judges/instructions.py"
-                    )
+            for name, kwargs in self._read(example):
+                _followed(example, name, kwargs, "Some answer.")
 
     def _read(self, example: Example) -> list[tuple[str, dict[str, Any]]]:
         try:
@@ -48,7 +45,9 @@ class InstructionsSettings(JudgeSettings):
 
     def grade(self, case: Case) -> Verdict:
         wanted = self._read(case.example)
-        broken = [name for name, kwargs in wanted if not any(followed(name, kwargs, text) for text in self._readings(case.output))]
+        broken = [
+            name for name, kwargs in wanted if not any(_followed(case.example, name, kwargs, text) for text in self._readings(case.output))
+        ]
         share = 1 - len(broken) / len(wanted) if wanted else 1.0
         why = f"does not follow {', '.join(broken)}" if broken else f"follows all {len(wanted)}"
         return (share if self.partial else float(not broken)), why
@@ -62,6 +61,17 @@ class InstructionsSettings(JudgeSettings):
 
     def build(self, door: Door) -> ProgramJudge:
         return program(self, self.grade)
+
+
+def _followed(example: Example, name: str, kwargs: dict[str, Any], text: str) -> bool:
+    if name not in CHECKS:
+        raise DataError(f"example {example.id!r} asks for the instruction {name!r}, which has no check; see rim/judges/instructions.py")
+    try:
+        return followed(name, kwargs, text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"example {example.id!r}: the kwargs of {name} do not fit it ({type(error).__name__}: {error}); correct the spec"
+        ) from None
 
 
 def followed(name: str, kwargs: dict[str, Any], text: str) -> bool:

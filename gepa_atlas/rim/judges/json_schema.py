@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from gepa_atlas.errors import BadRequest, ConfigError, DataError
 from gepa_atlas.ports import Case
+from gepa_atlas.rim.judges._patterns import NotAPattern, compiled, find
 from gepa_atlas.rim.judges.base import ANSWER, RIGHT, WRONG, Door, JudgeSettings, ProgramJudge, Verdict, program, shown
 from gepa_atlas.types import Example
 
@@ -43,13 +45,18 @@ class JsonSchemaSettings(JudgeSettings):
     def _validator(self, schema: dict[str, Any], where: str) -> Callable[[Any], str | None]:
         import jsonschema
 
-        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        kind = clocked(jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator))
         try:
             kind.check_schema(schema)
         except jsonschema.SchemaError as error:
             raise ConfigError(f"{where}: not a JSON schema ({error.message}); correct it") from None
         import referencing
 
+        for pattern in _patterns_of(schema):
+            try:
+                compiled(pattern)
+            except NotAPattern as error:
+                raise ConfigError(f"{where}: {error} (in {pattern[:80]!r}); correct it") from None
         for reference in _references(schema):
             if not _leads_somewhere(reference, schema):
                 raise ConfigError(f"{where}: the $ref {reference!r} leads to nothing inside the schema; write what it means below $defs")
@@ -74,12 +81,21 @@ class JsonSchemaSettings(JudgeSettings):
             return WRONG, f"not a JSON document: {error}"
         first_error = self._fixed
         if not self.json_schema and case.example.spec:
-            schema = json.loads(case.example.spec).get("schema", {})
-            first_error = self._validator(schema, f"example {case.example.id!r} spec.schema")
+            first_error = self._of(case.example)
         refusal = first_error(document)
         if refusal is not None:
             return WRONG, f"the schema refuses it: {refusal}"
         return (RIGHT, "the schema accepts it") if self.match == "none" else self._compare(document, case.example)
+
+    def _of(self, example: Example) -> Callable[[Any], str | None]:
+        """The validator of an example's own schema."""
+        spec = json.loads(example.spec)
+        schema = spec.get("schema", {}) if isinstance(spec, dict) else None
+        if not isinstance(schema, dict):
+            raise ConfigError(
+                f"example {example.id!r}: its spec is a mapping with a `schema` mapping for judge {self.called!r}; correct it"
+            )
+        return self._validator(schema, f"example {example.id!r} spec.schema")
 
     def _compare(self, document: Any, example: Example) -> Verdict:
         best: Verdict = (WRONG, "differs from the accepted answer")
@@ -97,6 +113,8 @@ class JsonSchemaSettings(JudgeSettings):
     def check(self, examples: Sequence[Example]) -> None:
         self._fixed(None)  # compiles the schema now, so that a bad one is refused before anything is spent
         for example in examples:
+            if not self.json_schema and example.spec:
+                self._of(example)(None)
             for answer in example.answers if self.match != "none" else ():
                 try:
                     parse(answer)
@@ -109,6 +127,52 @@ class JsonSchemaSettings(JudgeSettings):
     def build(self, door: Door) -> ProgramJudge:
         self._fixed(None)
         return program(self, self.grade)
+
+
+@functools.cache
+def clocked(kind: Any) -> Any:
+    """The validator of a draft with patterns that cannot run for ever."""
+    import jsonschema
+
+    refuse = jsonschema.ValidationError
+
+    def pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
+        if isinstance(instance, str) and find(compiled(wanted), instance) is None:
+            yield refuse(f"{shown(instance)} does not match {wanted!r}")
+
+    def pattern_properties(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        for text, inner in wanted.items() if isinstance(instance, dict) else ():
+            for name, value in instance.items():
+                if find(compiled(text), name):
+                    yield from validator.descend(value, inner, path=name, schema_path=text)
+
+    def additional_properties(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        patterns, known = schema.get("patternProperties", {}), schema.get("properties", {})
+        names = instance if isinstance(instance, dict) else ()
+        extra = [n for n in names if n not in known and not any(find(compiled(text), n) for text in patterns)]
+        if isinstance(wanted, dict):
+            for name in extra:
+                yield from validator.descend(instance[name], wanted, path=name)
+        elif not wanted and extra:
+            yield refuse(f"has properties that the schema does not: {', '.join(map(shown, extra[:5]))}")
+
+    keywords = {"pattern": pattern, "patternProperties": pattern_properties, "additionalProperties": additional_properties}
+    extend: Any = jsonschema.validators.extend
+    return extend(kind, keywords)
+
+
+def _patterns_of(schema: Any) -> Iterator[str]:
+    """Every pattern that a schema may search with."""
+    if isinstance(schema, list):
+        for value in schema:
+            yield from _patterns_of(value)
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        if key == "pattern" and isinstance(value, str):
+            yield value
+        elif key == "patternProperties" and isinstance(value, dict):
+            yield from value
+        if key not in ("const", "enum", "default", "examples"):
+            yield from _patterns_of(value)
 
 
 def _references(schema: Any) -> Iterator[str]:
