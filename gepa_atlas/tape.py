@@ -92,5 +92,5 @@ def recorded_error(body: Mapping[str, Any]) -> CallError | BudgetExhausted:
 def _kinds(base: type[CallError]) -> dict[str, type[CallError]]:
     found = {base.kind: base}
     for child in base.__subclasses__():
-        found |= _kinds(child)
+        found = _kinds(child) | found  # of classes that share a kind, the one that gave it its name
     return found

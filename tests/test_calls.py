@@ -30,6 +30,7 @@ from gepa_atlas.errors import (
 )
 from gepa_atlas.lanes import Lane
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
+from gepa_atlas.tape import error_body, recorded_error
 from gepa_atlas.testing.scripted import ScriptedAgent
 from gepa_atlas.types import Attempt, Message, Question, Role, Task, Usage, digest
 
@@ -677,3 +678,12 @@ def test_a_retry_does_not_outlast_the_deadline() -> None:
             await asyncio.wait_for(calls.agent(agent).run(Task(Question("e", "q"))), 5)
 
     asyncio.run(story())
+
+
+def test_a_recorded_error_is_of_the_class_that_named_its_kind() -> None:
+    class Narrower(BadRequest):
+        def __init__(self, message: str, status: int) -> None:
+            super().__init__(message)
+
+    error = recorded_error(error_body(Narrower("no", 300)))
+    assert type(error) is BadRequest and str(error) == "no"

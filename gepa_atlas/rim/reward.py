@@ -338,4 +338,5 @@ class _Loop:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()  # HTTP clients close themselves there
         self._loop.call_soon(self._loop.stop)

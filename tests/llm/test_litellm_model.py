@@ -14,9 +14,13 @@ from gepa_atlas.errors import AuthRefused, BadRequest, CallError, CallTimeout, M
 from gepa_atlas.llm.local import LocalModel
 from gepa_atlas.llm.registry import build_model
 from gepa_atlas.llm.serve import serving
-from gepa_atlas.ports import ChatRequest, Completion
-from gepa_atlas.types import Message
+from gepa_atlas.ports import Case, ChatRequest, Completion
+from gepa_atlas.rim import RimConfig, build_panel
+from gepa_atlas.settings import load
+from gepa_atlas.types import Example, Message
+from tests.connectors.faults import misbehaving
 from tests.llm.test_openai_compatible import KEY, Slow, ok, replying
+from tests.rim.test_structured import LADDER, Vendor
 
 needs_litellm = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None, reason="litellm is not installed: pip install 'gepa-atlas[litellm]'"
@@ -101,3 +105,20 @@ def test_without_litellm_the_install_command_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "litellm", None)
     with pytest.raises(MissingExtra, match=r"gepa-atlas\[litellm\]"):
         build_model("openai/gpt-5-mini")
+
+
+@needs_litellm
+@LADDER
+def test_json_is_asked_for_as_far_as_the_vendor_can(takes: tuple[str, ...], forms: list[str]) -> None:
+    vendor = Vendor(takes)
+    with misbehaving() as server:
+        server.answer = vendor.answer
+        params = {"model": "openai/m", "api_base": f"http://127.0.0.1:{server.port}/v1", "api_key_env": "A_KEY"}
+        judge = {"type": "llm", "model": {"provider": "litellm", "params": params}}
+        panel = build_panel(load(RimConfig, {"judges": [judge]}, "rim"), model=build_model)
+
+        async def both() -> list[float | None]:
+            return [(await panel.score(Case(Example("e", "q"), said))).value for said in ("one", "two")]
+
+        assert asyncio.run(both()) == [0.75, 0.75]
+    assert vendor.forms == forms

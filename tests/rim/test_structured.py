@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 from collections.abc import Iterator
@@ -17,19 +16,6 @@ from tests.connectors.faults import Asked, misbehaving
 
 GOOD = json.dumps({"principles": ["p"], "rationale": "so", "score": 0.75, "uncertainty": 0.1})
 NEAR = "Here you are:\n```json\n{'principles': ['p'], 'rationale': 'so', 'score': 0.75, 'uncertainty': 0.1,}\n```"
-PROVIDERS = [
-    "openai.chat",
-    pytest.param(
-        "litellm",
-        marks=[
-            pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="litellm is not installed"),
-            pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-            pytest.mark.filterwarnings("ignore::UserWarning"),
-            pytest.mark.filterwarnings("ignore::ResourceWarning"),
-            pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-        ],
-    ),
-]
 
 
 @dataclass
@@ -71,16 +57,12 @@ def vendor() -> Iterator[Vendor]:
         yield told
 
 
-def judging(vendor: Vendor, provider: str, **params: Any) -> RIMReward:
-    if provider == "litellm":
-        params |= {"model": "openai/m", "api_base": vendor.url, "api_key_env": "A_KEY"}
-    else:
-        params |= {"model": "m", "base_url": vendor.url}
-    return RIMReward(config={"judges": [{"type": "llm", "model": {"provider": provider, "params": params}}], "concurrency": 1})
+def judging(vendor: Vendor, **params: Any) -> RIMReward:
+    model = {"provider": "openai.chat", "params": {"model": "m", "base_url": vendor.url, **params}}
+    return RIMReward(config={"judges": [{"type": "llm", "model": model}], "concurrency": 1})
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize(
+LADDER = pytest.mark.parametrize(
     ("takes", "forms"),
     [
         (("json_schema", "json_object", "none"), ["json_schema", "json_schema"]),
@@ -88,36 +70,36 @@ def judging(vendor: Vendor, provider: str, **params: Any) -> RIMReward:
         (("none",), ["json_schema", "json_object", "none", "none"]),
     ],
 )
-def test_json_is_asked_for_as_far_as_the_server_can(
-    vendor: Vendor, provider: str, takes: tuple[str, ...], forms: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("A_KEY", "sk-" + "k" * 20)
+
+
+@LADDER
+def test_json_is_asked_for_as_far_as_the_server_can(vendor: Vendor, takes: tuple[str, ...], forms: list[str]) -> None:
     vendor.takes, vendor.replies = takes, [GOOD, NEAR]
-    with judging(vendor, provider) as rim:
+    with judging(vendor) as rim:
         assert rim(["q", "q"], ["one", "two"]) == [0.75, 0.75]  # the second reply is near-JSON, and read without another call
     assert vendor.forms == forms  # what was refused once is not asked again
 
 
 def test_a_reply_without_a_score_is_asked_once_more(vendor: Vendor) -> None:
     vendor.replies = ["I would say it is good.", GOOD]
-    with judging(vendor, "openai.chat") as rim:
+    with judging(vendor) as rim:
         e = rim.evaluate("q", "one")
     assert e.score == 0.75 and len(vendor.forms) == 2 and e.extra["info"]["usage"]["llm"]["calls"] == 2
     vendor.replies = ["I would say it is good."]
-    with judging(vendor, "openai.chat") as rim:
+    with judging(vendor) as rim:
         missing = rim.evaluate("q", "one").extra["info"]["missing"]
     assert missing["kind"] == "garbled" and len(vendor.forms) == 4
 
 
 def test_the_form_can_be_fixed(vendor: Vendor) -> None:
-    with judging(vendor, "openai.chat", structured="json_object") as rim:
+    with judging(vendor, structured="json_object") as rim:
         assert rim.evaluate("q", "one").score == 0.75
     vendor.takes = ("none",)
-    with judging(vendor, "openai.chat", structured="json_schema") as rim:
+    with judging(vendor, structured="json_schema") as rim:
         assert rim.evaluate("q", "one").extra["info"]["missing"]["kind"] == "bad_request"
     assert vendor.forms == ["json_object", "json_schema"]
     with pytest.raises(ConfigError, match="structured"):
-        judging(vendor, "openai.chat", structured="xml")
+        judging(vendor, structured="xml")
 
 
 def test_another_refusal_is_not_taken_for_one_of_the_form(vendor: Vendor) -> None:
@@ -129,6 +111,6 @@ def test_another_refusal_is_not_taken_for_one_of_the_form(vendor: Vendor) -> Non
     with misbehaving() as server:
         server.answer = refuses
         vendor.url = f"http://127.0.0.1:{server.port}/v1"
-        with judging(vendor, "openai.chat") as rim:
+        with judging(vendor) as rim:
             assert rim.evaluate("q", "one").extra["info"]["missing"]["kind"] == "bad_request"
     assert vendor.forms == ["asked"]
