@@ -42,6 +42,7 @@ _BUILT_IN = {
     "cli.command": "gepa_atlas.connectors.cli_command",
     "dspy.module": "gepa_atlas.connectors.dspy_module",
     "http.api": "gepa_atlas.connectors.http_api",
+    "huggingface": "gepa_atlas.connectors.huggingface_chat",
     "langgraph": "gepa_atlas.connectors.langgraph_graph",
     "litellm": "gepa_atlas.connectors.litellm_chat",
     "mcp": "gepa_atlas.connectors.mcp_tool",

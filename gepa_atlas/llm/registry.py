@@ -28,6 +28,7 @@ class ModelSpec(Settings):
 Builder = Callable[[Mapping[str, Any], str], ChatModel]
 
 _BUILT_IN = {
+    "huggingface": "gepa_atlas.llm.huggingface",
     "litellm": "gepa_atlas.llm.litellm_model",
     "local": "gepa_atlas.llm.local",
     "openai.chat": "gepa_atlas.llm.openai_compatible",
