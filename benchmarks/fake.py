@@ -7,6 +7,7 @@ by the hash of (prompt, question). So every system sees the same task, and a run
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gepa_atlas.build import width_of
 from gepa_atlas.calls import Calls, MemoryTape
 from gepa_atlas.data import Dataset
 from gepa_atlas.evolve.engine import Plan
@@ -30,7 +32,7 @@ SEED = "Answer the question."
 
 def unit(*address: object) -> float:
     """A number in [0, 1) that is a function of its address."""
-    return int(digest([str(a) for a in address], 13), 16) / 16**13
+    return int.from_bytes(hashlib.sha256(repr(address).encode()).digest()[:6]) / 2**48
 
 
 @dataclass
@@ -40,14 +42,15 @@ class Work:
     call: float
     stragglers: float = 0.0
     slowest: float = 9.0
+    draw: int = 0  # which calls are slow
     seconds: float = 0.0
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, *address: object) -> float:
         """Seconds this call takes; a straggler takes up to `slowest` times as long."""
-        slow = unit("straggler", *address) < self.stragglers
-        seconds = self.call * (1 + (self.slowest - 1) * unit("how slow", *address) if slow else 1)
+        slow = unit("straggler", self.draw, *address) < self.stragglers
+        seconds = self.call * (1 + (self.slowest - 1) * unit("how slow", self.draw, *address) if slow else 1)
         with self.lock:
             self.seconds += seconds
             self.calls += 1
@@ -115,9 +118,9 @@ class ReadScore:
 
 
 def atlas_experiment(
-    *, students: Work, reflections: Work, concurrency: int, width: int, rollouts: int, train: int, val: int, task: Task01 = Task01()
+    *, students: Work, reflections: Work, concurrency: int, rollouts: int, train: int, val: int, task: Task01 = Task01()
 ) -> Experiment:
-    """A run of ours on the fake task, through the real loop, ledger and call door."""
+    """A run of ours on the fake task, through the real loop, ledger and call door, with the width that the product gives it."""
     calls = Calls(MemoryTape(), concurrency=concurrency)
     protocol = Playbook()
     examples = [Example(f"e{i}", f"Question number {i}?", split="train" if i < train else "val") for i in range(train + val)]
@@ -125,7 +128,7 @@ def atlas_experiment(
     model = calls.model(SleepyReflection(reflections, concurrency), "reflection")
     return Experiment(
         name="fake",
-        plan=Plan(seed=0, width=width, rollouts=rollouts, operators=(Operator("reflect", 4),)),
+        plan=Plan(seed=0, width=width_of(rollouts), rollouts=rollouts, operators=(Operator("reflect", 4),)),
         seeds=(Candidate.of({GUIDANCE: SEED}),),
         components=protocol.components(),
         dataset=dataset,
@@ -202,7 +205,7 @@ class GepaReflection:
 
 
 def written() -> int:
-    """Bytes this process has passed to write calls so far (Linux); 0 elsewhere."""
+    """Bytes this process has passed to write calls so far (Linux: files, whatever the disk does with them); 0 elsewhere."""
     source = Path("/proc/self/io")
     if not source.exists():
         return 0

@@ -65,7 +65,7 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     }
     plan = Plan(
         seed=config.seed,
-        width=config.width,
+        width=config.width or width_of(config.max_metric_calls),
         rollouts=config.max_metric_calls,
         operators=tuple(Operator(name, _READS.get(name, 0)) for name in proposers),
         minibatch=config.minibatch,
@@ -114,6 +114,12 @@ def _student(loaded: Loaded, models: _Models) -> Agent:
         base_dir=loaded.base_dir,
         where="agents.student.params",
     )
+
+
+def width_of(rollouts: int) -> int:
+    """Proposals in flight where the configuration names no width: about a sixth of the rollouts may be under way at once, so that slow
+    calls hold nobody up and the search still learns. It decides the result, so it follows from the budget and never from `concurrency`."""
+    return min(128, max(4, rollouts // 50))
 
 
 def notes(loaded: Loaded, dataset: Dataset) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import math
 from collections import Counter
@@ -36,7 +37,7 @@ from gepa_atlas.lanes import Gate, Lane, Retry
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Composed, Endpoint
 from gepa_atlas.secrets import scrub, scrub_document
 from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
-from gepa_atlas.types import Attempt, Component, Role, Task, Usage, canonical, digest
+from gepa_atlas.types import Attempt, Component, Role, Task, Usage, canonical
 
 Reply = tuple[dict[str, Any], Usage]
 _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
@@ -381,6 +382,12 @@ def _unpriced(role: Role, why: object) -> ConfigError:
 # -- ports behind the door --------------------------------------------------------------------------------------------
 
 
+def _key(role: Role, identity: str, request: str, sample: int) -> str:
+    """The digest of {identity, request, role, sample}; the request is given as canonical JSON."""
+    whole = f'{{"identity":{canonical(identity)},"request":{request},"role":"{role}","sample":{sample}}}'
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class _Student:
     inner: Agent
@@ -389,8 +396,8 @@ class _Student:
     endpoint: Endpoint
 
     async def run(self, task: Task) -> Attempt:
-        request = task.to_json()
-        key = digest({"role": "student", "identity": self.identity, "request": request, "sample": task.sample})
+        request = canonical(task.to_json())
+        key = _key("student", self.identity, request, task.sample)
 
         async def attempt() -> Reply:
             answer = await self.inner.run(task)
@@ -398,7 +405,7 @@ class _Student:
                 raise ContractError(f"agent {self.identity}: run() returned a failed attempt; it must raise a CallError")
             return answer.to_json(), answer.usage
 
-        worst = len(canonical(request)) // 2 + 1024
+        worst = len(request) // 2 + 1024
         body = await self.calls.make(role="student", key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
         return Attempt.from_json(body)
 
@@ -426,8 +433,7 @@ class _Model:
     endpoint: Endpoint
 
     async def complete(self, request: ChatRequest) -> Completion:
-        asked = request.to_json()
-        key = digest({"role": self.role, "identity": self.identity, "request": asked, "sample": request.sample})
+        key = _key(self.role, self.identity, canonical(request.to_json()), request.sample)
 
         async def attempt() -> Reply:
             answer = await self.inner.complete(request)

@@ -97,7 +97,7 @@ class AtlasConfig(Settings):
     max_metric_calls: int = Field(default=150, ge=1, le=1_000_000_000)
     budget: BudgetConfig = BudgetConfig()
     concurrency: int = Field(default=8, ge=1, le=1024)
-    width: int = Field(default=4, ge=1, le=64)
+    width: int | None = Field(default=None, ge=1, le=1024)  # proposals in flight; None: by max_metric_calls, see `build.width_of`
     minibatch: int = Field(default=6, ge=1)  # val examples that a new child is tried on
     retest: int = Field(default=3, ge=0)  # candidates measured once more before the winner is named
     final_share: float = Field(default=0.4, ge=0, lt=1)  # at most this share of max_metric_calls is kept for the held-out test

@@ -144,6 +144,13 @@ def test_a_recorded_failure_is_the_same_failure_again() -> None:
                     await ask(1)
             assert ask.tries[1] == tries
 
+    class Odd(BadRequest):
+        """A library's own subclass, made otherwise than its base."""
+
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} {two}")
+
+    assert Odd.kind == BadRequest.kind
     simulate(story())
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gepa_atlas import secrets
+from gepa_atlas.build import width_of
 from gepa_atlas.config import Loaded, load_config, load_resolved, manifest
 from gepa_atlas.configfile import assign, expand, merge, parse_yaml
 from gepa_atlas.dotenv import load_env_files
@@ -51,7 +52,8 @@ def refusal(directory: Path, *sets: str, text: str = BASE, **env: str) -> str:
 
 def test_defaults_of_a_run(tmp_path: Path) -> None:
     config = loaded(tmp_path).config
-    assert (config.max_metric_calls, config.width, config.concurrency, config.seed) == (150, 4, 8, 0)
+    assert (config.max_metric_calls, config.width, config.concurrency, config.seed) == (150, None, 8, 0)
+    assert [width_of(n) for n in (150, 600, 100_000)] == [4, 12, 128]
     assert config.protocol_name == "playbook"
     assert loaded(tmp_path).run_dir == Path("runs/run")
 

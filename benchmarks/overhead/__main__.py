@@ -2,7 +2,9 @@
 
 Ports answer at once, every child is kept, prompts are 1.5 KB and scores continuous. Each cell is a process of its own. CPU time per
 proposal is the mean over the last tenth of the candidates; a system that does not get there in `--limit` seconds is measured where it
-is (`reached`). Bytes are measured in a second run with everything written to disk, at no more than `--bytes-candidates` candidates.
+is (`reached`). Bytes are measured in a second run with everything written to disk, at no more than `--bytes-candidates` candidates: what
+the process passed to write calls, over the run directory as it is in the end. Ours is what `gepa-atlas optimize` leaves, run.db and the
+exports; `run_db_ratio` is run.db alone.
 """
 
 from __future__ import annotations
@@ -151,16 +153,25 @@ def gepa_engine(candidates: int, valset: int, limit: float, folder: str | None =
 def atlas_bytes(candidates: int, valset: int) -> dict[str, Any]:
     """A whole run of ours with its ledger; about fifteen rollouts a candidate."""
     from benchmarks.fake import Task01, Work, atlas_experiment
+    from gepa_atlas.cli.session import PROMPTS, TRACES, to_record
     from gepa_atlas.loop import run
+    from gepa_atlas.report.prompts import optimized_prompts
+    from gepa_atlas.report.traces import trace_rows
+    from gepa_atlas.store.exports import write_json, write_jsonl
 
     experiment = atlas_experiment(
-        students=Work(0.0), reflections=Work(0.0), concurrency=16, width=4, rollouts=15 * candidates, train=TRAIN, val=valset,
+        students=Work(0.0), reflections=Work(0.0), concurrency=16, rollouts=15 * candidates, train=TRAIN, val=valset,
         task=Task01(good=0.6, step=0.01),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         before = written()
-        run(experiment, Path(folder) / "run")
-        return _ratio(written() - before, Path(folder))
+        result = run(experiment, Path(folder) / "run")
+        ledger = written() - before
+        record = to_record(result, ())
+        write_json(result.directory / PROMPTS, optimized_prompts(record))
+        write_jsonl(result.directory / TRACES, trace_rows(result.lessons))
+        alone = round(ledger / (result.directory / "run.db").stat().st_size, 2) if ledger else None
+        return _ratio(written() - before, Path(folder)) | {"run_db_ratio": alone}
 
 
 def gepa_bytes(candidates: int, valset: int, limit: float) -> dict[str, Any]:

@@ -54,6 +54,9 @@ class Planner:
         self.reading: dict[tuple[str, str], Lesson] = {}  # train lessons by candidate and example
         self.rejected: dict[str, list[Candidate]] = {}  # by parent
         self.baselines: set[str] = set()  # examples whose baseline is paid
+        self._coming_of = (-1, 0)  # the moment (proposals asked, in flight) that the next two were taken at
+        self._baselines_coming: set[str] = set()
+        self._lessons_coming: set[tuple[str, str]] = set()
         self.repeats: list[bool] = []  # whether each repeated cell said something else than the first time
         self.seeds_left = [e.id for e in archive.entries]
 
@@ -179,11 +182,11 @@ class Planner:
         """Teach a known candidate on the next val cells in the common order, as many as wanted and affordable."""
         pending = {e for p in self.flying.values() if entry.candidate in p.parents and p.kind is SlotKind.MEASURE for e, _ in p.gate}
         left = [e for e in self.val if (entry.id, e, 0) not in self.taught and e not in pending]
-        paid = self.baselines | self._coming()[0]
+        coming, _ = self._coming()
         cells: list[tuple[str, int]] = []
         cost = 0
         for example in left[:wanted]:
-            more = self.plan.student_calls + (example not in paid)
+            more = self.plan.student_calls + (example not in self.baselines and example not in coming)
             if not self.budget.affords(cost + more):
                 break
             cells.append((example, 0))
@@ -205,15 +208,13 @@ class Planner:
 
     def _coming(self) -> tuple[set[str], set[tuple[str, str]]]:
         """What slots in flight teach whatever comes of them, so that no later slot reserves it again: baselines, and train lessons."""
-        baselines: set[str] = set()
-        lessons: set[tuple[str, str]] = set()
-        for proposal in self.flying.values():
-            if proposal.kind is SlotKind.MEASURE:
-                baselines.update(e for e, _ in proposal.gate)
-            elif proposal.kind is SlotKind.CHILD:
-                baselines.update(proposal.read)
-                lessons.update((proposal.parents[0].id, e) for e in proposal.read)
-        return baselines, lessons
+        if self._coming_of != (self.asked, len(self.flying)):
+            self._coming_of = (self.asked, len(self.flying))
+            children = [p for p in self.flying.values() if p.kind is SlotKind.CHILD]
+            measured = {e for p in self.flying.values() if p.kind is SlotKind.MEASURE for e, _ in p.gate}
+            self._baselines_coming = measured.union(*(p.read for p in children)) - self.baselines
+            self._lessons_coming = {(p.parents[0].id, e) for p in children for e in p.read}
+        return self._baselines_coming, self._lessons_coming
 
     def least_cost(self) -> int:
         """What the cheapest child can cost at most: below it the search ends."""
