@@ -49,7 +49,8 @@ from gepa_atlas.types import (
 
 _DRAIN_SECONDS = 30.0
 _ENOUGH_LESSONS = 20  # below this a share of failures says nothing
-_LIMIT_FOR_SEARCH = 0.75  # share of a limit on tokens, dollars or time the search may use; the rest is for the held-out test
+_LIMIT_FOR_SEARCH = 0.6  # share of a limit on tokens, dollars or time the search may use
+_LIMIT_FOR_RACE = 0.75  # share of it that search and final race may use; the rest is for the held-out test
 
 T = TypeVar("T")
 
@@ -181,6 +182,7 @@ class _Search:
                 outcome = await self._outcome(task)
                 self.window.popleft()
                 self._tell(proposal, outcome)
+                await asyncio.sleep(0)  # many slots may be due at once: calls that end meanwhile give their seats on
             self._check_scored()
             return await self._result()
         except Draining:
@@ -219,29 +221,35 @@ class _Search:
             if proposal.n == 0:
                 await self._preflight(proposal)
             self.window.append((proposal, asyncio.create_task(self._play(proposal))))
+            await asyncio.sleep(0)  # its first calls start before the next slot is planned
         return bool(self.window) and evolution.phase.value != "done"
 
     async def _stop_if_due(self) -> None:
         """Clock, tokens and dollars are not replayable, so the slot at which they ended the search is written down."""
-        if self.evolution.stop_reason is not None:
+        if self.evolution.race_over:
             return
+        racing = self.evolution.stop_reason is not None
         number = _before(self.evolution.asked)
         planned_earlier = self.replayed > 0 and self.evolution.asked < self.replayed + self.experiment.plan.width
-        reason = self.stops.get(number) or self.refused or (None if planned_earlier else self._limit_reached())
+        reason = self.stops.get(number) or (self.refused if not racing else None)
+        if reason is None and not planned_earlier:
+            reason = self._limit_reached(_LIMIT_FOR_RACE if racing else _LIMIT_FOR_SEARCH)
         if reason is not None:
             self.stops[number] = reason
             await self.store.tell(number, "stop", {"reason": reason})
             self.evolution.stop(reason)
 
-    def _limit_reached(self) -> str | None:
-        limits, spent = self.experiment.limits, self.experiment.calls.spent.total
-        elapsed = time.monotonic() - self.began
-        if limits.seconds is not None and elapsed >= _LIMIT_FOR_SEARCH * limits.seconds:
+    def _limit_reached(self, share: float) -> str | None:
+        """Whether so much of a limit is used; what is in flight counts at the average cost of a rollout so far."""
+        limits, calls = self.experiment.limits, self.experiment.calls
+        spent, elapsed = calls.spent.total, time.monotonic() - self.began
+        ahead = 1 + sum(proposal.cost for proposal, _ in self.window) / max(1, calls.counts["student"])
+        if limits.seconds is not None and elapsed >= share * limits.seconds:
             return f"deadline: {elapsed:.0f} of {limits.seconds:g} seconds are used; the rest is for the held-out test"
-        if limits.tokens is not None and (spent.tokens or 0) >= _LIMIT_FOR_SEARCH * limits.tokens:
-            return f"tokens: {spent.tokens} of {limits.tokens} are used; the rest is for the held-out test"
-        if limits.dollars is not None and (spent.dollars or 0.0) >= _LIMIT_FOR_SEARCH * limits.dollars:
-            return f"dollars: {spent.dollars:.4f} of {limits.dollars:g} are used; the rest is for the held-out test"
+        if limits.tokens is not None and (spent.tokens or 0) * ahead >= share * limits.tokens:
+            return f"tokens: {spent.tokens} of {limits.tokens} are used, more are in flight; the rest is for the held-out test"
+        if limits.dollars is not None and (spent.dollars or 0.0) * ahead >= share * limits.dollars:
+            return f"dollars: {spent.dollars:.4f} of {limits.dollars:g} are used, more are in flight; the rest is for the held-out test"
         return None
 
     # -- one slot -----------------------------------------------------------------------------------------------------

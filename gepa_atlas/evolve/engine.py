@@ -66,6 +66,7 @@ class Evolution:
         self.belief, self.portfolio = self.planner.belief, self.planner.portfolio
         self.phase = Phase.SEARCH
         self.stop_reason: str | None = None
+        self.race_over = False  # ended before it was decided
         self.verdict: Verdict | None = None
         self.decisions: list[Decision] = []
         self.told = 0
@@ -101,9 +102,9 @@ class Evolution:
         return proposal
 
     def stop(self, reason: str) -> None:
-        """End the search after what is in flight; the retest and the held-out test still run."""
-        if self.stop_reason is None:
-            self.stop_reason = reason
+        """End the search after what is in flight; said once more, the final race too. The held-out test still runs."""
+        self.race_over = self.stop_reason is not None
+        self.stop_reason = self.stop_reason or reason
 
     def known_at(self, proposal: Proposal, candidate_id: str) -> bool:
         """Whether the candidate was in the archive when the proposal was planned."""
@@ -161,7 +162,7 @@ class Evolution:
 
     def _next_race(self) -> Proposal | None:
         """The final race goes on while it wants something and gets it."""
-        return self.planner.race() if self._barren < _BARREN else None
+        return self.planner.race() if self._barren < _BARREN and not self.race_over else None
 
     def _final(self) -> Proposal:
         if any(p.kind is SlotKind.FINAL for p in self.planner.flying.values()):
