@@ -203,7 +203,7 @@ class _Search:
         for example in [self.examples[e] for e, _ in proposal.gate[:1]]:
             with self.experiment.calls.impatient():
                 error = (await self.classroom.baseline(example)).attempt.error
-            too_late = error is not None and error.kind == BUDGET_EXHAUSTED and self._limit_reached() is not None
+            too_late = error is not None and error.kind == BUDGET_EXHAUSTED and self._limit_reached(_LIMIT_FOR_SEARCH) is not None
             if error is not None and not too_late:
                 raise AgentUnusable(
                     f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({error.kind}): "
