@@ -151,15 +151,27 @@ class Search:
         self.book.begin_iteration(self.train)
         parent = proposal.parents[0]
         read = self._read(parent, proposal)
-        operators: dict[str, Operator] = {REFLECT: _reflect, MERGE: _merge, **self.options.operators}
-        change = operators[proposal.operator](self, proposal)
-        draft = self._draft(parent, proposal, change)
+        draft = self._draft(parent, proposal, self._change(parent, proposal))
         lessons, cells = read, []
         if draft.candidate is not None:
             cells = self._teach(draft.candidate, proposal.gate)
             lessons = read + self._lessons(draft.candidate, proposal.gate)
         decision = self.evolution.tell(proposal, Outcome(draft, lessons))
         self._settle(proposal, draft, decision, cells)
+
+    def _change(self, parent: Candidate, proposal: Proposal) -> Change | str:
+        """What the operator proposes, or why it has nothing; as recorded when this slot was played before."""
+        ledger, index = self.runner.ledger, self.index[parent.id]
+        turns = self.book.state.named_predictor_id_to_update_next_for_program_candidate
+        key = ledger.key("change", proposal.n, proposal.operator, self.texts[parent.id], list(proposal.read))
+        if (recorded := ledger.recall(key)) is not None:
+            turns[index], self.merges = recorded["turn"], recorded["merges"]
+            return recorded["note"] if recorded["texts"] is None else (recorded["texts"], recorded["note"])
+        operators: dict[str, Operator] = {REFLECT: _reflect, MERGE: _merge, **self.options.operators}
+        change = operators[proposal.operator](self, proposal)
+        texts, note = (None, change) if isinstance(change, str) else change
+        ledger.record(key, "reflection", {"texts": texts, "note": note, "turn": turns[index], "merges": self.merges})
+        return change
 
     def _draft(self, parent: Candidate, proposal: Proposal, change: Change | str) -> Draft:
         if isinstance(change, str):
@@ -276,24 +288,15 @@ class Search:
 
 def _reflect(search: Search, proposal: Proposal) -> Change | str:
     """gepa's reflective mutation: the adapter's dataset for the chosen components, and new texts for them."""
-    texts = search.texts[proposal.parents[0].id]
-    turns, index = search.book.state.named_predictor_id_to_update_next_for_program_candidate, search.index[proposal.parents[0].id]
-    ledger = search.runner.ledger
-    key = ledger.key("texts", proposal.n, texts, list(proposal.read))
-    if (recorded := ledger.recall(key)) is not None:
-        turns[index] = recorded["turn"]
-        return (recorded["texts"], recorded["note"]) if recorded["texts"] else recorded["note"]
-    rollouts = search.traced(proposal)
+    parent = proposal.parents[0]
+    rollouts, index = search.traced(proposal), search.index[parent.id]
     batch = joined(rollouts)
     skipped = _why_not_reflect(search, rollouts, batch)
     if skipped:
         about = {"iteration": search.book.iteration, "candidate_idx": index, "is_seed_candidate": index == 0}
         search.book.notify("on_evaluation_skipped", **about, reason=skipped, scores=batch.scores)
         return f"nothing to reflect on: {skipped}"
-    change = _rewrite(search, texts, index, batch)
-    new, note = (None, change) if isinstance(change, str) else change
-    ledger.record(key, "reflection", {"texts": new, "note": note, "turn": turns[index]})
-    return change
+    return _rewrite(search, search.texts[parent.id], index, batch)
 
 
 def _rewrite(search: Search, texts: Texts, index: int, batch: Any) -> Change | str:

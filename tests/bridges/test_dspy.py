@@ -153,6 +153,16 @@ def test_a_model_that_is_down_has_no_score_and_ends_the_run() -> None:
         optimizer(reflection_lm=ToyLM(fails_at=1), operators=("reflect",)).compile(student(), trainset=TRAIN, valset=VAL)
 
 
+def test_a_log_dir_is_gone_on_with(toy: ToyLM, tmp_path: Path) -> None:
+    given = {"log_dir": str(tmp_path / "log"), "max_metric_calls": 80, "reflection_lm": toy}
+    first = optimizer(**given).compile(student(), trainset=TRAIN, valset=VAL)
+    calls = toy.calls
+    again = optimizer(**given).compile(student(), trainset=TRAIN, valset=VAL)
+    assert toy.calls == calls, "a finished run makes no call"
+    assert again.dump_state() == first.dump_state()
+    assert again.detailed_results.val_aggregate_scores == first.detailed_results.val_aggregate_scores
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
