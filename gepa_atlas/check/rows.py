@@ -14,6 +14,7 @@ from gepa_atlas import __version__
 from gepa_atlas.config import Loaded
 from gepa_atlas.data import FEW_TEST_EXAMPLES
 from gepa_atlas.loop import Experiment
+from gepa_atlas.ports import Advises, Agent
 
 State = Literal["green", "yellow", "red"]
 
@@ -43,7 +44,7 @@ class Row:
 
 def static_rows(loaded: Loaded) -> list[Row]:
     """Of the configuration alone. Nothing is built and nothing is called."""
-    return [versions(), *keys(loaded.resolved), *assistants(loaded.resolved)]
+    return [versions(), *keys(loaded.resolved)]
 
 
 def versions() -> Row:
@@ -100,29 +101,9 @@ def _vendor(node: dict[str, Any]) -> str:
     return name.partition("/")[0] if isinstance(name, str) and "/" in name else ""
 
 
-def assistants(tree: Any) -> list[Row]:
-    """OpenAI's Assistants API is gone; other servers may still speak it."""
-    params = next(_params_of("openai.assistant", tree), None)
-    if params is None:
-        return []
-    kept = {"model": params.get("model") or "the assistant's model", "system_prompt": "the assistant's instructions"}
-    kept |= {"api_key_env": params["api_key_env"]} if "api_key_env" in params else {}
-    use = "{provider: openai.responses, params: {" + ", ".join(f"{k}: {str(v)!r:.60}" for k, v in kept.items()) + "}}"
-    address = str(params.get("base_url", "https://api.openai.com"))
-    if "api.openai.com" in address:
-        return [Row("openai.assistant", "red", "OpenAI shut its Assistants API down on 2026-08-26: no call can succeed", f"use {use}")]
-    return [Row("openai.assistant", "yellow", f"{address} must still speak the Assistants API, which OpenAI shut down", f"or use {use}")]
-
-
-def _params_of(provider: str, node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if node.get("provider") == provider:
-            yield dict(node.get("params") or {})
-        for inner in node.values():
-            yield from _params_of(provider, inner)
-    elif isinstance(node, list):
-        for inner in node:
-            yield from _params_of(provider, inner)
+def advice(agent: Agent) -> list[Row]:
+    """What the agent itself has to say before a run, such as an API that is going away."""
+    return [Row("agent", "yellow", said) for said in agent.advice()] if isinstance(agent, Advises) else []
 
 
 def built_rows(loaded: Loaded, experiment: Experiment, known: tuple[str, ...]) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gepa_atlas.cli import evaluate, migrate, optimize, rim, runs
+from gepa_atlas.cli import evaluate, init, migrate, optimize, rim, runs
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -58,6 +58,7 @@ app = typer.Typer(
 )
 app.command("optimize", epilog=optimize.EPILOG)(optimize.optimize)
 app.command("check", epilog=optimize.CHECK_EPILOG)(optimize.check)
+app.command("init", epilog=init.EPILOG)(init.init)
 app.command("migrate", epilog=migrate.EPILOG)(migrate.migrate)
 app.command("report")(runs.report)
 app.command("evaluate")(evaluate.evaluate)

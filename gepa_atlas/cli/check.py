@@ -11,13 +11,13 @@ import typer
 
 from gepa_atlas.build import build_experiment, build_reflection, build_student, notes
 from gepa_atlas.check.estimate import Estimate, estimate
-from gepa_atlas.check.rows import Row, built_rows, static_rows
+from gepa_atlas.check.rows import Row, advice, built_rows, static_rows
 from gepa_atlas.check.trial import Meter, Trial, TrialPlan, plan_trial, run_trial
 from gepa_atlas.check.verdicts import trial_rows
 from gepa_atlas.config import Loaded
 from gepa_atlas.errors import AgentUnusable, CallError, ConfigError, UserError
 from gepa_atlas.loop import Experiment
-from gepa_atlas.ports import Previews
+from gepa_atlas.ports import Agent, Previews
 from gepa_atlas.report.terminal import clean
 from gepa_atlas.secrets import scrub_json
 from gepa_atlas.store.exports import write_json
@@ -39,9 +39,10 @@ def check(loaded: Loaded, *, sample: int, fresh: bool, dollars: float | None, se
         page.rows([Row("configuration", "red", str(error))])
         page.end(False)
         raise
-    page.rows(built_rows(loaded, experiment, notes(loaded, experiment.dataset)))
+    agent = build_student(loaded)
+    page.rows([*advice(agent), *built_rows(loaded, experiment, notes(loaded, experiment.dataset))])
     if sample == 0:
-        page.request(_previews(loaded, [experiment.protocol.baseline(experiment.dataset.train[0].public())]))
+        page.request(_previews(agent, [experiment.protocol.baseline(experiment.dataset.train[0].public())]))
         page.end(page.first_red is None, "no call was made: nothing is known of the agent and of what the run will take")
         return _code(page)
     reflection = build_reflection(loaded, experiment.calls)
@@ -52,7 +53,7 @@ def check(loaded: Loaded, *, sample: int, fresh: bool, dollars: float | None, se
         _forget(directory)
     trial = asyncio.run(run_trial(experiment, plan, reflection, meter, directory, dollars=dollars, seconds=seconds))
     page.rows(trial_rows(experiment, trial))
-    previews = _previews(loaded, trial.tasks)
+    previews = _previews(agent, trial.tasks)
     page.rows(_placement(previews))
     page.request(previews)
     page.lesson(trial.lessons[0])
@@ -133,9 +134,8 @@ class _Page:
             typer.echo(indent + clean(line, width))
 
 
-def _previews(loaded: Loaded, tasks: list[Task]) -> list[dict[str, Any]]:
+def _previews(agent: Agent, tasks: list[Task]) -> list[dict[str, Any]]:
     """The exact requests of these tasks, where the provider can show them; otherwise what the agent is given."""
-    agent = build_student(loaded)
     shown = []
     for task in tasks[:2]:
         try:

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from gepa_atlas import loop
-from gepa_atlas.build import build_experiment, notes
+from gepa_atlas.build import build_experiment, build_student, notes
 from gepa_atlas.calls import CallEvent
-from gepa_atlas.check.rows import Row, static_rows
+from gepa_atlas.check.rows import Row, advice, static_rows
 from gepa_atlas.cli.check import last_estimate
 from gepa_atlas.config import Loaded, load_resolved
 from gepa_atlas.errors import AtlasError, ConfigError
@@ -39,7 +39,8 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     try:
         _refuse_red(static_rows(loaded))
         experiment = build_experiment(loaded, on_call=watcher.on_call)
-        watcher.notes = (*notes(loaded, experiment.dataset), *last_estimate(loaded, experiment))
+        said = tuple(row.said for row in advice(build_student(loaded)))
+        watcher.notes = (*notes(loaded, experiment.dataset), *said, *last_estimate(loaded, experiment))
         result = loop.run(experiment, loaded.run_dir, watcher)
         record = to_record(result, notes(loaded, experiment.dataset))
         watcher.view.finish(record, export(record, result, loaded))

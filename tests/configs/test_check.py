@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gepa_atlas.check.rows import assistants, keys
+from gepa_atlas.check.rows import keys
 from gepa_atlas.cli import run
 from gepa_atlas.cli.check import _placement
 
@@ -184,17 +184,14 @@ def test_keys_are_shown_by_name_only(check: Check, monkeypatch: pytest.MonkeyPat
     assert row.state == "green" and "s3cret" not in row.said
 
 
-def test_the_assistants_api_is_gone() -> None:
-    params = {"model": "gpt-4o", "assistant_id": "asst_1", "api_key_env": "K"}
-    [row] = assistants({"agents": {"student": {"provider": "openai.assistant", "params": params}}})
-    assert row.state == "red" and "2026-08-26" in row.said
-    assert (
-        row.fix
-        == "use {provider: openai.responses, params: {model: 'gpt-4o', system_prompt: \"the assistant's instructions\", api_key_env: 'K'}}"
-    )
-    [row] = assistants({"agents": {"student": {"provider": "openai.assistant", "params": {"base_url": "http://127.0.0.1:1/v1"}}}})
-    assert row.state == "yellow"
-    assert assistants({"agents": {"student": {"provider": "openai.responses"}}}) == []
+def test_the_assistants_api_is_gone(check: Check) -> None:
+    params = {"base_url": "http://127.0.0.1:9/v1", "assistant_id": "asst_1", "model": "m"}
+    agents = {"student": {"provider": "openai.assistant", "params": params}}
+    row = rows(check("echo", "--json", "--sample", "0", agents=agents)[1])["agent"]
+    assert row["state"] == "yellow" and "2026-08-26" in row["said"] and '"provider": "openai.responses"' in row["said"]
+    agents["student"]["params"]["base_url"] = "https://api.openai.com/v1"
+    code, out, err = check("echo", "--json", "--sample", "0", agents=agents)
+    assert code == 2 and "use provider: openai.responses" in err and rows(out)["configuration"]["state"] == "red"
 
 
 # -- what it may take -------------------------------------------------------------------------------------------------
