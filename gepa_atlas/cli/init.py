@@ -41,6 +41,7 @@ _KINDS = {
     "openai.assistant": _Kind("Address of the server", "http://127.0.0.1:8000/v1"),
     "openai.sdk": _Kind("Model", "gpt-5-mini", key="OPENAI_API_KEY"),
     "litellm": _Kind("Model", "openai/gpt-5-mini", key="OPENAI_API_KEY"),
+    "huggingface": _Kind("Model, a directory or a name on the hub", "Qwen/Qwen3-0.6B"),
     "dspy.module": _Kind("Program", "program.py:make"),
     "langgraph": _Kind("Graph", "graph.py:make"),
     "mcp": _Kind("Command of the server", "{python} server.py", argv=True),
