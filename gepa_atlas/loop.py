@@ -98,6 +98,10 @@ class Observer(Protocol):
 
     def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None: ...
 
+    def seed_measured(self, lessons: Sequence[Lesson]) -> None:
+        """The first look at the seed prompt: what there is to gain."""
+        ...
+
     def decided(self, decision: Decision, evolution: Evolution) -> None: ...
 
     def finished(self, result: Result) -> None: ...
@@ -105,6 +109,9 @@ class Observer(Protocol):
 
 class Silent:
     def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None:
+        pass
+
+    def seed_measured(self, lessons: Sequence[Lesson]) -> None:
         pass
 
     def decided(self, decision: Decision, evolution: Evolution) -> None:
@@ -301,6 +308,8 @@ class _Search:
         """Decide. The search goes on at once: what it asks for next is written behind this decision."""
         self._check_errors(outcome)
         decision = self.evolution.tell(proposal, outcome)
+        if proposal.operator == "seed":
+            self.observer.seed_measured(outcome.lessons)
         self.lessons += outcome.lessons
         saved = self.store.record(_of(proposal.n), "slot", _event(proposal, outcome, decision))
         if saved is not None:

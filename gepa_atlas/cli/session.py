@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gepa_atlas import loop
 from gepa_atlas.build import build_experiment, build_student, notes
 from gepa_atlas.calls import CallEvent
 from gepa_atlas.check.rows import Row, advice, static_rows
+from gepa_atlas.check.verdicts import full_marks
 from gepa_atlas.cli.check import last_estimate
 from gepa_atlas.config import Loaded, load_resolved
 from gepa_atlas.errors import AtlasError, ConfigError
@@ -118,6 +120,16 @@ class Watcher:
                 notes=self.notes,
             )
         )
+
+    def seed_measured(self, lessons: Sequence[Lesson]) -> None:
+        """Say before the money is spent that there is nothing to gain."""
+        values = [lesson.after.value for lesson in lessons if lesson.after.value is not None]
+        full = full_marks(values)
+        if full is not None:
+            self.view.note(
+                f"Headroom: {full[1]}, mean reward {sum(values) / len(values):.2f}. A search can hardly find a better prompt: take harder "
+                "examples or stricter judges (Ctrl-C ends this run, resumable)"
+            )
 
     def decided(self, decision: Decision, evolution: Evolution) -> None:
         best = evolution.best()

@@ -61,6 +61,10 @@ class LiveView(QuietView):
         except OSError:
             self._live = None
 
+    def note(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._console.print(Text(clean(text), style="bold yellow"), soft_wrap=True)
+
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         self._state = state
         if decision.kind is SlotKind.IDLE:

@@ -69,6 +69,10 @@ class View(Protocol):
 
     def start(self, header: RunHeader) -> None: ...
 
+    def note(self, text: str) -> None:
+        """Something to know that came up during the run."""
+        ...
+
     def on_decision(self, decision: Decision, state: SearchState) -> None: ...
 
     def on_call(self, event: CallEvent) -> None: ...
@@ -154,6 +158,9 @@ class QuietView:
     def start(self, header: RunHeader) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         pass
 
@@ -183,6 +190,9 @@ class PlainView(QuietView):
         for line in header_lines(header):
             self.out.line(clean(line))
 
+    def note(self, text: str) -> None:
+        self.out.line(clean(text))
+
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         if decision.kind is not SlotKind.IDLE:
             self.out.line(clean(f"[{spent_text(state.rollouts, self.limit)}] {decision_text(decision)}", _LINE))
@@ -200,7 +210,7 @@ class PlainView(QuietView):
 
 
 class JsonView:
-    """One JSON object a line: start, decision, call (retried, failed and dropped ones), finish. Keys are stable, order is told order."""
+    """One JSON object a line: start, note, decision, call (retried, failed or dropped), finish. Keys are stable, order is told order."""
 
     def __init__(self, out: Stream) -> None:
         self._out = out
@@ -208,6 +218,9 @@ class JsonView:
     def start(self, header: RunHeader) -> None:
         row = {n: getattr(header, n) for n in RunHeader.__dataclass_fields__}
         self._emit("start", row | {"splits": dict(header.splits)})
+
+    def note(self, text: str) -> None:
+        self._emit("note", {"text": text})
 
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         row = {n: getattr(state, n) for n in SearchState.__dataclass_fields__}

@@ -252,3 +252,15 @@ def test_the_commands_of_the_page_run(check: Check, tmp_path: Path, capfd: pytes
     assert block is not None
     for line in block[1].splitlines():
         assert run(shlex.split(line)[1:]) == 0, capfd.readouterr().err
+
+
+def test_a_run_says_as_soon_as_the_seed_is_measured_that_prompts_cannot_help(check: Check, capfd: pytest.CaptureFixture[str]) -> None:
+    check("right", "--sample", "0")
+    for flags in ([], ["--json"]):
+        assert run(["optimize", "c.yaml", "--run-dir", f"r{len(flags)}", "--max-metric-calls", "60", *flags]) == 0
+        lines = capfd.readouterr().out.splitlines()
+        at = next(n for n, line in enumerate(lines) if "the seed prompt is right wherever it was tried" in line)
+        assert at < len(lines) - 5 and "take harder examples or stricter judges" in lines[at]
+    check("echo", "--sample", "0")
+    assert run(["optimize", "c.yaml", "--run-dir", "r3", "--max-metric-calls", "60"]) == 0
+    assert "Headroom" not in capfd.readouterr().out
