@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gepa import EvaluationBatch, GEPAResult
 from gepa.utils import FileStopper, MaxCandidateProposalsStopper, NoImprovementStopper, ScoreThresholdStopper, TimeoutStopCondition
 
 from gepa_atlas.compat import gepa
-from gepa_atlas.errors import ConfigError, Outage, RunChanged
+from gepa_atlas.errors import ConfigError, MissingExtra, Outage, RunChanged
 
 RULES = ("capitals", "brief", "polite", "digits", "french")
 
@@ -223,6 +224,73 @@ def test_failures_are_named_never_scored() -> None:
 
     with pytest.raises(Outage, match="5 proposals in a row failed"):
         search(reflection_lm=broken)
+
+
+class Noisy(Shop):
+    """Right at random, so that a second look says something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.random = random.Random(7)
+
+    def evaluate(self, batch: list[int], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+        result = super().evaluate(batch, candidate, capture_traces)
+        result.scores = [float(self.random.random() < 0.4) for _ in batch]
+        return result
+
+
+def test_noisy_examples_are_looked_at_again_unless_the_cache_is_asked_for() -> None:
+    again, once = Noisy(), Noisy()
+    few = {"valset": list(range(20, 26)), "max_metric_calls": 200}
+    search(again, **few)
+    search(once, **few, cache_evaluation=True)
+    assert max(again.calls.values()) > 1 == max(once.calls.values())
+
+
+def test_perfect_lessons_are_skipped_or_read() -> None:
+    skipping, reading = Model(), Model()
+    rights = {"seed_candidate": {"system": "capitals digits"}, "max_metric_calls": 60}
+    witness = Witness()
+    search(**rights, reflection_lm=skipping, callbacks=[witness])
+    search(**rights, reflection_lm=reading, skip_perfect_score=False)
+    assert not skipping.prompts and reading.prompts
+    assert {event["reason"] for event in witness.of("on_evaluation_skipped")} & {"all_scores_perfect"}
+
+
+def test_so_many_examples_are_reflected_on_as_was_said() -> None:
+    witness = Witness()
+    search(reflection_minibatch_size=5, callbacks=[witness])
+    sizes = {len(event["minibatch_ids"]) for event in witness.of("on_minibatch_sampled")}
+    assert sizes and max(sizes) == 5
+
+
+def test_money_for_reflection_is_limited() -> None:
+    class Priced(Model):
+        total_cost = 0.0
+
+        def __call__(self, prompt: Any) -> str:
+            self.total_cost += 0.25
+            return super().__call__(prompt)
+
+    model = Priced()
+    search(reflection_lm=model, max_reflection_cost=1.0, max_metric_calls=None)
+    assert model.total_cost == 1.0
+
+
+def test_progress_and_log_are_written_where_they_belong(capsys: pytest.CaptureFixture[str]) -> None:
+    search(display_progress_bar=True, max_metric_calls=30)
+    assert "gepa_atlas: 30/30 rollouts" in capsys.readouterr().err
+    search(logger=None, max_metric_calls=30)
+    assert capsys.readouterr().out.startswith("seed: mean score 0.0000 on 6 of 20 validation examples")
+    assert search(track_best_outputs=False, max_metric_calls=30).best_outputs_valset is None
+
+
+def test_a_missing_package_is_an_error_that_names_the_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'gepa-atlas\[gepa\]'"):
+        gepa.GEPAResult  # noqa: B018
+    with pytest.raises(MissingExtra, match=r"pip install 'gepa-atlas\[dspy\]'"):
+        import_module("gepa_atlas.dspy").GEPAAtlas  # noqa: B018
 
 
 def test_gepas_default_adapter_runs() -> None:
