@@ -92,7 +92,8 @@ def _csv(path: Path, text: str) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     rows: list[Row] = []
     try:
-        names = reader.fieldnames or []
+        names = [name.strip() for name in reader.fieldnames or []]  # "question, answer" is two plain names
+        reader.fieldnames = names
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise DataError(f"{path}:1: the column {min(twice)!r} is there twice; rename one")

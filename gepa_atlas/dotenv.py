@@ -29,9 +29,18 @@ def load_env_files(config: Path) -> list[Path]:
 
 
 def _values(path: Path) -> dict[str, str | None]:
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
+    found: dict[str, str | None] = {}
     try:
-        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            for binding in parse_stream(file):
+                if binding.error:
+                    raise ConfigError(
+                        f"{path}:{binding.original.line}: not a NAME=value line; correct it, or start it with # to leave it out"
+                    )
+                if binding.key is not None:
+                    found[binding.key] = binding.value
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a .env file ({error}); write NAME=value lines in UTF-8") from None
+    return found

@@ -147,3 +147,12 @@ class TooLarge(Permanent):
 
 class AgentCrashed(Permanent):
     kind = "agent_crashed"
+
+
+def said(error: BaseException) -> str:
+    """`Class: message` of what foreign code raised; its own `__str__` may raise as well."""
+    try:
+        message = str(error)
+    except Exception:  # the border to foreign code
+        message = "(no message: its __str__ raises)"
+    return f"{type(error).__name__}: {message}"

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from gepa_atlas.errors import ConfigError
+
+_USER = re.compile(r"//[^/@\s]+@")  # user and password of an address
 
 
 class Settings(BaseModel):
     """Frozen, strict about keys. A key that is accepted is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `true` is not 1."""
+        if isinstance(value, bool) and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            kinds = typing.get_args(annotation) or (annotation,)
+            if bool not in kinds and (int in kinds or float in kinds):
+                raise ValueError("this takes a number, not true or false")
+        return value
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -46,7 +60,7 @@ def _first_line(model: type[BaseModel], error: ValidationError, where: str) -> s
     rule = f"{key}: {first['msg'].removeprefix('Value error, ')}"
     if first["type"] == "value_error" and isinstance(first.get("input"), dict):
         return rule  # about keys taken together, which it names: the whole block would hide them
-    shown = repr(first.get("input"))
+    shown = _USER.sub("//[redacted]@", repr(first.get("input")))
     return f"{rule} (got {shown if len(shown) < 80 else shown[:77] + '...'})"
 
 

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from gepa_atlas.errors import said
+
 _IDLE_SECONDS = 10.0  # after which a thread without work ends
 
 
 def _harmless(error: BaseException) -> BaseException:
     """StopIteration and cancellation mean something else to the event loop: one of them here would hang or end the whole run."""
-    return RuntimeError(f"{type(error).__name__}: {error}") if isinstance(error, StopIteration | CancelledError) else error
+    return RuntimeError(said(error)) if isinstance(error, StopIteration | CancelledError) else error
 
 
 class DaemonThreads:
@@ -61,7 +63,7 @@ class DaemonThreads:
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # handed to the caller: user code may call sys.exit
                     future.set_exception(_harmless(error))
                 except BaseException as error:  # of the user's own making
-                    future.set_exception(_harmless(RuntimeError(f"{type(error).__name__}: {error}")))
+                    future.set_exception(_harmless(RuntimeError(said(error))))
             del future, function  # an idle thread must not keep the last request alive
             with self._lock:
                 self._open -= 1

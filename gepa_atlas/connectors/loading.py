@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gepa_atlas.errors import ConfigError
+from gepa_atlas.errors import ConfigError, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def load_made(reference: str, kind: type, base_dir: Path, where: str) -> tuple[A
         try:
             found = found()
         except (Exception, SystemExit) as error:  # user code
-            raise ConfigError(f"{where}: {reference}() failed: {type(error).__name__}: {error}; it is called without arguments") from error
+            raise ConfigError(f"{where}: {reference}() failed: {said(error)}; it is called without arguments") from error
     if not isinstance(found, kind):
         raise ConfigError(f"{where}: {reference!r} is a {type(found).__name__}; it must be a {kind.__name__}, or a function that makes one")
     return found, source_digest
@@ -95,7 +95,7 @@ def _from_file(path: Path, where: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # user code
         del sys.modules[name]
-        raise ConfigError(f"{where}: importing {str(path)!r} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{where}: importing {str(path)!r} failed: {said(error)}") from error
     return module
 
 
@@ -104,7 +104,7 @@ def _from_import_path(name: str, base_dir: Path, where: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # user code
-        raise ConfigError(f"{where}: importing {name!r} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{where}: importing {name!r} failed: {said(error)}") from error
 
 
 def _see(directory: Path) -> None:
@@ -130,4 +130,4 @@ def _instance(kind: type, where: str) -> Any:
     try:
         return kind()
     except (Exception, SystemExit) as error:  # user code
-        raise ConfigError(f"{where}: {kind.__name__}() failed: {type(error).__name__}: {error}; it is made without arguments") from error
+        raise ConfigError(f"{where}: {kind.__name__}() failed: {said(error)}; it is made without arguments") from error

@@ -14,7 +14,7 @@ from gepa_atlas.connectors.loading import load_callable
 from gepa_atlas.connectors.placement import demo_rows, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
 from gepa_atlas.connectors.runners import Here, Runner, Workers
-from gepa_atlas.errors import AgentCrashed, CallError, ConfigError, Garbled
+from gepa_atlas.errors import AgentCrashed, CallError, ConfigError, Garbled, said
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.settings import load
 from gepa_atlas.types import Attempt, Task, digest
@@ -78,7 +78,7 @@ class CallableAgent:
             except CallError:
                 raise
             except (Exception, SystemExit) as error:  # user code
-                raise AgentCrashed(f"{self._who} raised {type(error).__name__}: {error}") from error
+                raise AgentCrashed(f"{self._who} raised {said(error)}") from error
         return attempt(self._text(result), clock.usage(self._params), self._who, self._params.max_bytes)
 
     def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from gepa_atlas.budget import Limits
 from gepa_atlas.errors import AtlasError, ConfigError, ContractError, Outage
+from gepa_atlas.lanes import Retry
 from gepa_atlas.ports import Case, ChatModel
 from gepa_atlas.rim import meter
 from gepa_atlas.rim.breakdown import AtlasJudgeBreakdown, AtlasJudgeSample, AtlasRewardBreakdown, RIMEvaluation
@@ -45,6 +46,7 @@ class RIMReward:
 
     model: builds a model from a judge's `model:` entry; by default from the providers that are installed.
     tape: where calls are recorded and looked up, so that an answer is paid once (`calls.Tape`); by default in memory.
+    retry: how often and how long a failing endpoint is tried.
     limits: hard limits on dollars, tokens and seconds of the judges; what they refuse is unscored.
     """
 
@@ -59,6 +61,7 @@ class RIMReward:
         model: Callable[[Any], ChatModel] | None = None,
         tape: Any = None,
         limits: Limits = _NO_LIMITS,
+        retry: Retry | None = None,
     ) -> None:
         if not (student_model is None and teacher_model is None and tokenizer is None):
             raise ContractError("RIMReward takes no student_model, teacher_model or tokenizer: the judges' models are in its configuration")
@@ -68,7 +71,7 @@ class RIMReward:
         self._loop = _Loop()
         self._closer = weakref.finalize(self, self._loop.close)
         try:
-            self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape, limits))
+            self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape, limits, retry))
         except BaseException:
             self.close()
             raise
@@ -167,10 +170,12 @@ def default_model(spec: Any) -> ChatModel:
     return build_model(spec, "rim.judges.model")
 
 
-async def _open(config: RimConfig, base_dir: Path, model: Callable[[Any], ChatModel], tape: Any, limits: Limits) -> tuple[Any, Panel]:
+async def _open(
+    config: RimConfig, base_dir: Path, model: Callable[[Any], ChatModel], tape: Any, limits: Limits, retry: Retry | None
+) -> tuple[Any, Panel]:
     from gepa_atlas.calls import Calls, MemoryTape
 
-    calls = Calls(tape or MemoryTape(), concurrency=config.concurrency, limits=limits)
+    calls = Calls(tape or MemoryTape(), concurrency=config.concurrency, limits=limits, retry=retry or Retry())
     built: dict[str, ChatModel] = {}
 
     def door(spec: Any) -> ChatModel:

@@ -60,7 +60,7 @@ class JudgeSettings(Settings):
 
     def fingerprint(self) -> str:
         """Digest of everything written in the configuration that can change a score (the weight is the panel's)."""
-        return digest(self.model_dump(mode="json", exclude={"name", "weight"}), 16)
+        return digest(self.model_dump(mode="json", exclude={"name", "weight", "concurrency"}), 16)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gepa_atlas.rim.judges._patterns import NotAPattern, compiled, find
 from gepa_atlas.rim.judges.base import ANSWER, RIGHT, WRONG, Door, JudgeSettings, ProgramJudge, Verdict, program, shown
 from gepa_atlas.types import Example
 
+_KEPT = 256  # compiled schemas of examples
 _FENCE = re.compile(r"\A\s*```[A-Za-z]*\s*\n(.*?)\n?```\s*\Z", re.S)
 
 

@@ -14,16 +14,15 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
-from gepa_atlas.errors import ConfigError
+from gepa_atlas.errors import ConfigError, said
 from gepa_atlas.ports import Case
 from gepa_atlas.rim.judges.base import ANSWER, Door, JudgeSettings, missing
 from gepa_atlas.threads import DaemonThreads
 from gepa_atlas.types import JudgeScore
-
-_THREADS = 8
 
 
 class PythonSettings(JudgeSettings):
@@ -37,6 +36,7 @@ class PythonSettings(JudgeSettings):
     function: str = Field(pattern=r"^[^:]+(:[^:\\/]+)+$")
     needs_answer: bool = False
     timeout: float = Field(default=30.0, gt=0)
+    concurrency: int = Field(default=64, ge=1, le=1024)  # calls of the function at once
 
     @property
     def needs(self) -> frozenset[str]:
@@ -51,7 +51,8 @@ class PythonSettings(JudgeSettings):
         # The identity holds the source, so that a changed judge is noticed when a run is resumed.
         source = Path(module.__file__).read_bytes() if module.__file__ else b""
         identity = f"python:{self.fingerprint()}:{hashlib.sha256(source).hexdigest()[:16]}"
-        return PythonJudge(self.called, identity, self.needs_answer, function, self.timeout)
+        threads = DaemonThreads(self.concurrency, "judge")
+        return PythonJudge(self.called, identity, self.needs_answer, function, self.timeout, self.concurrency, threads)
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,15 @@ class PythonJudge:
     needs_answer: bool
     function: Callable[..., Any]
     timeout: float
-    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(_THREADS, "judge"), compare=False)
+    concurrency: int
+    threads: DaemonThreads = field(compare=False)
+    rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary, compare=False)
 
     async def judge(self, case: Case) -> JudgeScore:
+        async with self.rooms.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.concurrency)):
+            return await self._judge(case)
+
+    async def _judge(self, case: Case) -> JudgeScore:
         try:
             return _score(self.name, await asyncio.wait_for(self._said(case), self.timeout))
         except TimeoutError:
@@ -74,21 +81,21 @@ class PythonJudge:
                 raise
             return missing(self.name, "judge_crashed", "CancelledError")
         except Exception as error:  # the border to the user's code: whatever it raises is a missing score with its name
-            return missing(self.name, "judge_crashed", f"{type(error).__name__}: {error}"[:300])
+            return missing(self.name, "judge_crashed", said(error)[:300])
 
     async def _said(self, case: Case) -> Any:
         """What the function returned. In a daemon thread: one that never returns must not keep a finished program alive."""
         try:
             if inspect.iscoroutinefunction(self.function):
                 return await self.function(case.output, case.example)
-            said = await self.threads.run(partial(self.function, case.output, case.example))
-            return await said if inspect.isawaitable(said) else said
+            answer = await self.threads.run(partial(self.function, case.output, case.example))
+            return await answer if inspect.isawaitable(answer) else answer
         except SystemExit as error:  # out of a task it would end the program
-            raise RuntimeError(f"SystemExit: {error}") from error
+            raise RuntimeError(said(error)) from error
 
 
-def _score(name: str, said: Any) -> JudgeScore:
-    value, why = said if isinstance(said, tuple) and len(said) == 2 else (said, "")
+def _score(name: str, answer: Any) -> JudgeScore:
+    value, why = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
     if value is None:
         return missing(name, "abstained", str(why) or "the function returned None")
     try:
@@ -105,7 +112,7 @@ def _load(place: str, base_dir: Path, where: str) -> ModuleType:
         try:
             return importlib.import_module(place)
         except (Exception, SystemExit) as error:  # the border to the user's code
-            why = f"{type(error).__name__}: {error}"
+            why = said(error)
             raise ConfigError(f"{where}: cannot import {place!r} ({why}); install it, correct it or give a path to a .py file") from None
     path = (base_dir / place).resolve()
     if not path.is_file():
@@ -118,5 +125,5 @@ def _load(place: str, base_dir: Path, where: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the border to the user's code
-        raise ConfigError(f"{where}: {path} fails on import ({type(error).__name__}: {error}); correct it") from None
+        raise ConfigError(f"{where}: {path} fails on import ({said(error)}); correct it") from None
     return module
