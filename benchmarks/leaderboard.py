@@ -30,6 +30,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "system": "system", "candidates": "candidates", "valset": "valset", "reached": "reached", "ms_per_proposal": "ms / proposal",
         "growth_exponent": "growth", "peak_mb": "peak MB", "bytes_written_ratio": "bytes / state",
     },
+    "rim.bank": {
+        "prompt": "prompt", "cap": "cap", "policy": "policy", "halves": "halves", "n": "questions", "calls_per_response": "calls",
+        "strict": "strict", "strict_worst": "worst half", "tie_credit": "ties split", "escalation_auc": "AUC", "ece": "ECE",
+    },
+    "rim.pairs": {
+        "data": "data", "policy": "policy", "n": "pairs", "strict": "strict", "tie_credit": "ties split", "abstained": "abstained",
+        "when_decided": "right when decided", "consistency": "consistency",
+    },
+    "rim.speed": {"what": "what", "n": "n", "figure": "figure", "unit": "unit", "asked": "asked"},
+    "rim.faults": {"faults": "faults", "rewards": "rewards", "scored": "scored", "none": "none", "equal_to_no_faults": "as without faults"},
     "simland.facts": {"fact": "fact", "source": "source", "difference": "difference", "low": "low", "high": "high", "verdict": "verdict"},
 }  # fmt: skip
 TITLES = {
@@ -37,6 +47,10 @@ TITLES = {
     "smol": "smol: search on SmolLM2-135M",
     "scheduler": "scheduler: wall clock over ideal",
     "overhead": "overhead: what the engine costs",
+    "rim.bank": "rim: best of four on recorded judgments, fitted on one half and scored on the other",
+    "rim.pairs": "rim: recorded pairwise judgments in both orders",
+    "rim.speed": "rim: time",
+    "rim.faults": "rim: 300 rewards under injected faults",
     "simland.facts": "Published facts that simland reproduces or does not",
 }
 

@@ -29,7 +29,8 @@ def test_an_exception_without_words() -> None:
 
 def test_a_judge_that_raises_one_is_no_score(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(
-        "class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError('no words')\n\ndef f(output, example):\n    raise Mute()\n"
+        "class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError('no words')\n\n"
+        "def f(output, example):\n    raise Mute()\n"
     )
 
     def no_model(spec: object) -> ChatModel:

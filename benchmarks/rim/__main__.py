@@ -24,6 +24,7 @@ from gepa_atlas.rim.calibrate import calibrate_bank
 from gepa_atlas.rim.pairs import Pairs, bench_pairs, calibrate_pairs, load_pairs
 
 CAPS = (2.0, 4.0, None)
+SMALLEST = 25  # pairs of a group that is told by itself
 FIGURES = ("calls_per_response", "strict", "tie_credit", "escalation_auc", "ece")
 
 
@@ -90,7 +91,7 @@ def pair_rows(pairs: Pairs, name: str, cuts: int) -> list[results.Row]:
         )  # fmt: skip
 
     plain = bench_pairs(pairs)["rows"]
-    groups = [r for r in plain if r["policy"] == "panel"]
+    groups = [r for r in plain if r["policy"] == "panel" and r["n"] >= SMALLEST]
     for row in groups:
         add(f"panel, unfitted: {row['prompt']}", [row])
     held_out: dict[str, list[dict[str, Any]]] = {}
@@ -103,6 +104,8 @@ def pair_rows(pairs: Pairs, name: str, cuts: int) -> list[results.Row]:
                 if row["policy"] == "panel":
                     held_out.setdefault(row["prompt"], []).append(row)
     for group, found in sorted(held_out.items()):
+        if sum(r["n"] for r in found) < SMALLEST * cuts:
+            continue
         add(f"panel, fitted on the other half: {group}", found)
     judges = sorted((r for r in plain if r["policy"].startswith("judge ")), key=lambda r: r["strict"])
     add(f"worst: {judges[0]['policy']}", [judges[0]])

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Row
+from benchmarks.rim.alone import seconds
 from gepa_atlas.errors import CallError, CallTimeout, Garbled, RateLimited, ServerFault
 from gepa_atlas.lanes import Retry
 from gepa_atlas.ports import ChatRequest, Completion, Endpoint
 from gepa_atlas.rim.replies import read_reply
-from gepa_atlas.rim.reward import RIMReward
+from gepa_atlas.rim.reward import RIMReward, _cases
 from gepa_atlas.types import Usage
 
 ITEMS, DELAY, AT_ONCE = 1000, 0.02, 64
@@ -55,7 +56,8 @@ def sleeps(output, example):
 
 
 def batches() -> Iterator[Row]:
-    """Wall clock of a batch over items x delay / concurrency: the least and the median of a few tries."""
+    """A batch over items x delay / concurrency: by the wall clock (the least and the median of a few tries), and what it takes on a
+    processor of its own (`alone`), where the work waits for timers only."""
     ideal = DELAY * ITEMS / AT_ONCE
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "judge.py"
@@ -63,6 +65,8 @@ def batches() -> Iterator[Row]:
         judges: dict[str, Any] = {"llm": "llm"}
         judges |= {f"python, {name}": {"type": "python", "function": f"{path}:{name}"} for name in ("waits", "sleeps")}
         for name, judge in judges.items():
+            if name != "python, sleeps":  # threads are outside the loop
+                yield _row(f"batch call, {name}, alone, median of {TRIES}", ITEMS, round(alone(judge)[TRIES // 2], 3), "x ideal", "1.2")
             with RIMReward(
                 config={"judges": [judge], "concurrency": AT_ONCE}, model=lambda spec: Model(lambda r: grade(0.5), DELAY)
             ) as rim:
@@ -74,6 +78,22 @@ def batches() -> Iterator[Row]:
                     assert scores == [0.5] * ITEMS
             for which, value in (("least", min(taken)), ("median", sorted(taken)[TRIES // 2])):
                 yield _row(f"batch call, {name}, {which} of {TRIES}", ITEMS, round(value, 3), "x ideal", "1.2")
+
+
+def _judging(judge: Any) -> RIMReward:
+    return RIMReward(config={"judges": [judge], "concurrency": AT_ONCE}, model=lambda spec: Model(lambda r: grade(0.5), DELAY))
+
+
+def alone(judge: Any, tries: int = TRIES) -> list[float]:
+    """Times the ideal that a batch takes on a processor of its own, the least first."""
+    taken = []
+    for turn in range(tries):
+        with _judging(judge) as rim:
+            cases = _cases(["q"] * ITEMS, [f"answer {turn} {i}" for i in range(ITEMS)], {})
+            took, evaluations = seconds(rim._batch(*cases))
+            assert [e.score for e in evaluations] == [0.5] * ITEMS
+        taken.append(took / (DELAY * ITEMS / AT_ONCE))
+    return sorted(taken)
 
 
 def programs() -> Iterator[Row]:

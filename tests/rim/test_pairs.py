@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gepa_atlas.cli.rim import app
 from gepa_atlas.errors import DataError
-from gepa_atlas.rim.pairs import Pairs, bench_pairs, calibrate_pairs, load_pairs
+from gepa_atlas.rim.pairs import Pairs, bench_pairs, calibrate_pairs, load_pairs, steadiness
 
 LLMBAR = Path(__file__).parents[1] / "data" / "llmbar" / "slice.jsonl.gz"
 
@@ -85,3 +85,14 @@ def test_the_commands(tmp_path: Path) -> None:
     said = run.invoke(app, ["bench", "--pairs", str(LLMBAR), "--profile", str(out), "--json", str(result)])
     assert said.exit_code == 0, said.output
     assert json.loads(result.read_text())["rows"][0]["policy"] == "panel"
+
+
+def test_without_labels_judges_that_flip_count_for_less() -> None:
+    pairs = load_pairs(LLMBAR)
+    names = tuple(sorted({judge.split("/")[0] for judge in pairs.judges}))
+    weights = dict(zip(names, steadiness(pairs, names), strict=True))
+    assert weights["GPT-4"] == max(weights.values()) and weights["Falcon"] == 0.0
+    rows = [row for row in bench_pairs(pairs)["rows"] if row["policy"] == "panel" and row["n"] >= 10]
+    assert len(rows) > 3 and all(row["tie_credit"] >= 0.5 for row in rows)
+    once = dataclasses.replace(pairs, votes=np.where(np.arange(2) == 1, np.nan, pairs.votes))
+    assert set(steadiness(once, names)) == {1.0}

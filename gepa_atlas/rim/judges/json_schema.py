@@ -90,13 +90,21 @@ class JsonSchemaSettings(JudgeSettings):
 
     def _of(self, example: Example) -> Callable[[Any], str | None]:
         """The validator of an example's own schema."""
-        spec = json.loads(example.spec)
-        schema = spec.get("schema", {}) if isinstance(spec, dict) else None
-        if not isinstance(schema, dict):
-            raise ConfigError(
-                f"example {example.id!r}: its spec is a mapping with a `schema` mapping for judge {self.called!r}; correct it"
-            )
-        return self._validator(schema, f"example {example.id!r} spec.schema")
+        found = self._compiled.get(example.spec)
+        if found is None:
+            spec = json.loads(example.spec)
+            schema = spec.get("schema", {}) if isinstance(spec, dict) else None
+            if not isinstance(schema, dict):
+                where = f"example {example.id!r}: its spec"
+                raise ConfigError(f"{where} is a mapping with a `schema` mapping for judge {self.called!r}; correct it")
+            if len(self._compiled) >= _KEPT:
+                self._compiled.clear()
+            found = self._compiled[example.spec] = self._validator(schema, f"example {example.id!r} spec.schema")
+        return found
+
+    @cached_property
+    def _compiled(self) -> dict[str, Callable[[Any], str | None]]:
+        return {}
 
     def _compare(self, document: Any, example: Example) -> Verdict:
         best: Verdict = (WRONG, "differs from the accepted answer")
