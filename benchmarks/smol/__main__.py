@@ -68,6 +68,12 @@ def _admitted(found: dict[str, Rows], key: str, most: int, engine: str, work: An
     return verdicts
 
 
+def _spent(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How often the model was really asked, and who won with what."""
+    winners = [{k: r[k] for k in ("optimizer", "task", "seed", "final")} for r in runs]
+    return {"model_calls": sum(r["model_calls"] for r in runs), "winners": winners}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.smol", description=__doc__)
     parser.add_argument("--tasks", type=Path, required=True, help="a folder with one JSONL of {input, output} a task")
@@ -93,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     units = [(name, seed) for seed in range(args.seeds) for name in tasks]
     runs: list[dict[str, Any]] = []
+    made: list[results.Row] = []
     for some in Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
         delayed(play_all)(name, found[name], args.key, seed, optimizers, args.budget, args.engine) for name, seed in units
     ):
@@ -101,14 +108,13 @@ def main(argv: list[str] | None = None) -> int:
         start = np.mean(some[0]["seed_scores"])
         print(f"  [{len(runs) // len(optimizers)}/{len(units)}] {some[0]['task']} {some[0]['seed']}: from {start:.3f}; {said}",
               file=sys.stderr, flush=True)  # fmt: skip
-    runs.sort(key=lambda r: (tasks.index(r["task"]), r["seed"], optimizers.index(r["optimizer"])))
-    made = rows(runs, optimizers, args.budget)
-    about = results.meta(
-        "smol", key=args.key, model="SmolLM2-135M-Instruct", engine=arithmetic() if args.engine == "batch" else "llama.cpp",
-        admissions=[vars(v) for v in verdicts], model_calls=sum(r["model_calls"] for r in runs),
-        winners=[{k: r[k] for k in ("optimizer", "task", "seed", "final")} for r in runs],
-    )  # fmt: skip
-    results.write(args.json, about, made)
+        runs.sort(key=lambda r: (tasks.index(r["task"]), r["seed"], optimizers.index(r["optimizer"])))
+        made = rows(runs, optimizers, args.budget)
+        about = results.meta(
+            "smol", key=args.key, model="SmolLM2-135M-Instruct", engine=arithmetic() if args.engine == "batch" else "llama.cpp",
+            draws_done=len(runs) // len(optimizers), draws=len(units), admissions=[vars(v) for v in verdicts], **_spent(runs),
+        )  # fmt: skip
+        results.write(args.json, about, made)  # after every draw, so that a run that is ended early leaves what it has
     columns = ["task", "optimizer", "seeds", "seed_score", "test_score", "gain", "gain_low", "gain_high", "over_gepa", "over_miprov2",
                "rollouts", "prompt_tokens"]  # fmt: skip
     print(results.table(made, columns))
