@@ -15,7 +15,7 @@ from benchmarks.smol.student import Served, Student
 from benchmarks.smol.tasks import Rows, draw
 
 # What an optimizer of this suite is called on the command line, and with which operators: those that use the shared vocabulary.
-NAMES = {"atlas": "atlas:operators=demos.edit.merge.ablate"}
+NAMES = {"atlas": "atlas:operators=demos.edit.merge.ablate+minibatch=10+retest=4+retest_share=0.3"}
 
 
 def play(landscape: SmolLandscape, name: str, budget: int, seed: int) -> dict[str, Any]:
