@@ -87,7 +87,8 @@ class ProgramAdapter(DspyAdapter):  # type: ignore[misc]
             except AdapterParseError as error:
                 row["prediction"] = FailedPrediction(completion_text=error.lm_response or "")
                 failed = next((p for p in program.predictors() if p.signature == error.signature), None)
-                dspy.settings.trace.append((failed, dict(example.inputs()), row["prediction"])) if failed is not None else None
+                if failed is not None:
+                    dspy.settings.trace.append((failed, dict(example.inputs()), row["prediction"]))
             except _UNREACHABLE as error:
                 row["unreached"] = error
             except Exception as error:  # the user's program

@@ -111,7 +111,9 @@ class GEPAAtlas(Teleprompter):  # type: ignore[misc]
         demos = labelled(student, trainset) if demonstrates else {}
         if valset is None:
             logger.warning("no valset: the trainset selects too, so nothing is known of unseen examples, and demonstrations are left out")
-        if teacher is not None and demonstrates:
+        if teacher is not None and not demonstrates:
+            logger.warning("the teacher is not used: its runs are demonstrations, which need a valset and `demos` among the operators")
+        elif teacher is not None:
             budget -= self._learn(teacher[0] if isinstance(teacher, list) else teacher, trainset, demos, budget // 4)
         seed = texts | ({DEMOS: ""} if demonstrates else {})
         merges = self.use_merge and len(seed) > 1

@@ -153,6 +153,27 @@ def test_a_model_that_is_down_has_no_score_and_ends_the_run() -> None:
         optimizer(reflection_lm=ToyLM(fails_at=1), operators=("reflect",)).compile(student(), trainset=TRAIN, valset=VAL)
 
 
+def test_a_program_that_raises_or_does_not_parse_scores_the_failure_score(toy: ToyLM) -> None:
+    class Fragile(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("question -> answer, confidence: float")  # the toy gives no confidence
+
+        def forward(self, question: str) -> Any:
+            if question.endswith("word1"):
+                raise KeyError("no such word")
+            return self.ask(question=question)
+
+    program = Fragile()
+    result = optimizer(failure_score=0.25)._adapter(program).evaluate(TRAIN[:3], {}, capture_traces=True)
+    assert result.scores == [0.25, 0.25, 0.25]
+    texts = [row["prediction"].completion_text for row in result.trajectories]
+    assert "word0" in texts[0] and texts[1] == "KeyError: 'no such word'"
+    assert optimizer()._adapter(program).make_reflective_dataset({}, result, ["ask"]) == {}
+    told = optimizer(add_format_failure_as_feedback=True)._adapter(program)
+    assert "failed to parse" in told.make_reflective_dataset({}, result, ["ask"])["ask"][0]["Feedback"]
+
+
 def test_a_log_dir_is_gone_on_with(toy: ToyLM, tmp_path: Path) -> None:
     given = {"log_dir": str(tmp_path / "log"), "max_metric_calls": 80, "reflection_lm": toy}
     first = optimizer(**given).compile(student(), trainset=TRAIN, valset=VAL)
