@@ -94,10 +94,7 @@ class _Move:
         return self.tree.pop(key, None)
 
     def block(self, key: str) -> dict[str, Any]:
-        found = self.take(key)
-        if found is not None and not isinstance(found, dict):
-            raise self.refuse(f"{key} takes a mapping (got {found!r:.80})")
-        return dict(found or {})
+        return agents.mapping(self.take(key), f"{self.where}: {key}")
 
     def at(self, *at: str) -> Any:
         here: Any = self.tree
@@ -210,6 +207,9 @@ class _Move:
         given = self.block("generation_config")
         workers = self.take("max_litellm_workers")
         self._known(given, _GENERATION, "generation_config")
+        for key in ("timeout", "request_timeout"):
+            if key in given and (isinstance(given[key], bool) or not isinstance(given[key], int | float)):
+                raise self.refuse(f"generation_config.{key} takes seconds (got {given[key]!r:.80})")
         workers = given.pop("max_litellm_workers", None) if workers is None else workers
         if workers is not None:
             self.put(("concurrency",), workers, "max_litellm_workers")
@@ -241,16 +241,16 @@ class _Move:
     def _model_params(self, at: tuple[str, ...], timeout: Any, effort: Any) -> None:
         """Time-out and effort of a model; a bare name gets params for them."""
         spec = self.at(*at)
-        if spec is None or (timeout is None and effort is None):
+        if not isinstance(spec, str | dict) or (timeout is None and effort is None):
             return
         if isinstance(spec, str):
             spec = {"provider": "litellm", "params": {"model": spec}} if "/" in spec else {"provider": spec}
-        provider, params = spec.get("provider"), dict(spec.get("params") or {})
+        provider, params = spec.get("provider"), agents.mapping(spec.get("params"), f"{self.where}: {dotted(at)}.params")
         if timeout is not None and provider in ("litellm", "openai.chat"):
             params.setdefault("timeout", timeout)
         if effort is not None and provider in ("litellm", "openai.chat"):
             field = "extra" if provider == "litellm" else "extra_body"
-            params[field] = {"reasoning_effort": effort, **(params.get(field) or {})}
+            params[field] = {"reasoning_effort": effort, **agents.mapping(params.get(field), f"{self.where}: {dotted(at)}.params.{field}")}
         self.tree = put(self.tree, at, {**spec, "params": params} if params else spec, self.where)
 
     # -- how it is searched --------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class _Move:
             self.tree["data"] = data
 
     def _source(self, source: dict[str, Any], data: dict[str, Any], limit: Any) -> dict[str, Any]:
-        kind = source.pop("type", "file")
+        kind = str(source.pop("type", "file"))
         known = {
             "file": ("path", "columns"), "http_api": ("url", "timeout", "transform"), "prometheus_alerts": ("url", "timeout"),
             "itbench_scenarios": ("scenarios_dir",), "custom_function": ("module", "function", "config"),
@@ -326,7 +326,7 @@ class _Move:
         return {"function": f"{source['module']}:{source['function']}", "args": [5 if limit is None else limit]}
 
     def _http_source(self, source: dict[str, Any]) -> dict[str, Any]:
-        transform = source.pop("transform", None) or {}
+        transform = agents.mapping(source.pop("transform", None), f"{self.where}: data_source.transform")
         if "script" in transform:
             raise self.refuse(
                 "data_source.transform.script is refused: it ran whatever Python the configuration held, on data from the network; "

@@ -25,6 +25,13 @@ _VENDORS = frozenset({
 })  # fmt: skip
 
 
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """The mapping that belongs here, or none at all."""
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f"{where}: takes a mapping (got {value!r:.80})")
+    return dict(value or {})
+
+
 def wrapper(block: Any, where: str, note: Note) -> Params:
     """`{type, config}` of the wrapper forms as `{provider, params}`."""
     if not isinstance(block, dict) or not isinstance(block.get("type"), str):
@@ -38,7 +45,7 @@ def wrapper(block: Any, where: str, note: Note) -> Params:
     kind: str = block["type"]
     if kind == "custom":
         integration = config.pop("integration_type", "http_api")
-        if integration not in _INTEGRATIONS:
+        if not isinstance(integration, str) or integration not in _INTEGRATIONS:
             raise ConfigError(f"{where}.config.integration_type: {integration!r} is none of {', '.join(_INTEGRATIONS)}")
         kind = _INTEGRATIONS[integration]
     elif kind not in _TYPES and "." not in kind:
@@ -62,7 +69,7 @@ def _http(params: Params, where: str, note: Note) -> Params:
     if "query_template" in params:
         params["query"] = params.pop("query_template")
         note(f"{where}: query_template is called query")
-    template, field = params.get("request_template"), params.get("prompt_field", "prompt")
+    template, field = params.get("request_template"), str(params.get("prompt_field", "prompt"))
     if isinstance(template, dict) and not _holds(template, "{prompt}") and not _holds(template, "{question}"):
         params.pop("prompt_field", None)
         if template.keys() <= {field}:  # the body is the field alone, which needs no template
@@ -71,7 +78,7 @@ def _http(params: Params, where: str, note: Note) -> Params:
         else:
             params["request_template"] = {**template, field: "{prompt}"}
             note(f"{where}: the field {field} of request_template holds {{prompt}}")
-    for name, value in (params.get("headers") or {}).items():
+    for name, value in mapping(params.get("headers"), f"{where}.headers").items():
         if "YOUR_" in str(value):
             note(f"{where}: the header {name} is the sample's; name a variable instead, ${{MY_AGENT_KEY}}")
     return {"provider": "http.api", "params": params}
@@ -124,7 +131,7 @@ def _assistant(params: Params, where: str, note: Note) -> Params:
         params["max_concurrency"] = params.pop("max_workers")
     if params.pop("response_format", {"type": "text"}) != {"type": "text"}:
         raise ConfigError(f"{where}.response_format: only text is carried over; ask for the format in the instructions and judge it")
-    if (params.pop("output_extraction", None) or {"type": "direct"}).get("type", "direct") != "direct":
+    if mapping(params.pop("output_extraction", None), f"{where}.output_extraction").get("type", "direct") != "direct":
         raise ConfigError(f"{where}.output_extraction: only direct is carried over; judges that read JSON: rim: {{judges: [json_schema]}}")
     if "assistant_id" in params and "base_url" in params:
         return {"provider": "openai.assistant", "params": params}
@@ -145,7 +152,8 @@ def _sdk(params: Params, where: str, note: Note) -> Params:
     _key_by_name(params, where)
     agent: Params = {key: params.pop(key) for key in ("name", "instructions", "model", "handoffs") if key in params}
     tools = []
-    for tool in params.pop("tools", None) or ():
+    given = params.pop("tools", None) or []
+    for tool in given if isinstance(given, list) else [given]:
         if not isinstance(tool, dict) or not {"module_path", "function_name"} <= tool.keys():
             raise ConfigError(f"{where}.tools: {tool!r:.80} is no function of a file; write agent: {{tools: [file.py:function]}}")
         tools.append(f"{tool['module_path']}:{tool['function_name']}")
@@ -167,6 +175,7 @@ def _key_by_name(params: Params, where: str) -> None:
 def model(name: Any, where: str, note: Note) -> Any:
     """A model that ATLAS named: `vendor/model` for litellm, a bare name for OpenAI's, `Owner/Model` of a hub."""
     if not isinstance(name, str):
+        mapping(name, where)  # {provider, params}, as the registry takes it
         return name
     vendor, slash, _ = name.partition("/")
     if not slash:

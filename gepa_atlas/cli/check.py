@@ -64,6 +64,13 @@ def check(loaded: Loaded, *, sample: int, fresh: bool, dollars: float | None, se
     return _code(page, trial)
 
 
+def unreadable(error: UserError, *, as_json: bool) -> None:
+    """The page of a configuration that cannot even be read; the error itself is the caller's to raise."""
+    page = _Page(as_json)
+    page.rows([Row("configuration", "red", str(error))])
+    page.end(False)
+
+
 def last_estimate(loaded: Loaded, experiment: Experiment) -> tuple[str, ...]:
     """What the last check of the same configuration said of headroom and of what the run takes; nothing without one."""
     try:

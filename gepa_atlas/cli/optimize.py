@@ -88,10 +88,15 @@ def check(
     """
     seconds = None if max_minutes is None else max_minutes * 60
     limits = {"budget.dollars": max_usd, "budget.tokens": max_tokens, "budget.seconds": seconds}
-    loaded = read_config(config, set_, [f"{key}={value}" for key, value in limits.items() if value is not None], run_dir)
-
     from gepa_atlas.cli.check import check as run
+    from gepa_atlas.cli.check import unreadable
+    from gepa_atlas.errors import UserError
 
+    try:
+        loaded = read_config(config, set_, [f"{key}={value}" for key, value in limits.items() if value is not None], run_dir)
+    except UserError as error:
+        unreadable(error, as_json=json_)
+        raise
     return run(loaded, sample=sample, fresh=fresh, dollars=max_usd, seconds=seconds, as_json=json_)
 
 

@@ -161,6 +161,12 @@ def test_a_configuration_that_cannot_be_built_is_a_row_and_a_line(check: Check) 
     assert code == 2 and rows(out)["configuration"]["state"] == "red" and "no such component" in err
 
 
+def test_a_configuration_that_cannot_be_read_is_json_for_machines(check: Check, tmp_path: Path) -> None:
+    code, out, err = check("echo", "--json", max_metric_cals=3)
+    assert code == 2 and rows(out)["configuration"]["state"] == "red" and "did you mean 'max_metric_calls'?" in err
+    assert json.loads(out)["ok"] is False
+
+
 # -- keys, by name ----------------------------------------------------------------------------------------------------
 
 

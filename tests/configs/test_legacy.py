@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gepa_atlas.cli import run
 from gepa_atlas.config import Loaded, load_config
 from gepa_atlas.errors import ConfigError
-from gepa_atlas.legacy import modernise
+from gepa_atlas.legacy import KEYS, modernise
 
+WORDS = sorted({
+    "type", "config", "provider", "params", "student", "teacher", "headers", "request_template", "query_template", "integration_type",
+    "command", "module_path", "function_name", "class_name", "api_key", "tools", "output_extraction", "transform", "items_path", "url",
+    "module", "function", "timeout", "request_timeout", "max_tokens", "reasoning_effort", "seed", "use_merge", "model", "columns",
+    "teacher_adaptive_template", "student_diagnostic_template", "student_with_teaching_template", "reflection_max_tokens",
+})  # fmt: skip
 # In the shape of ATLAS's default.yaml, with a wrapper configuration over it.
 OPTIMIZE = """
 max_examples: 10
@@ -206,7 +214,7 @@ def test_every_source_of_data(source: dict[str, Any], data: dict[str, Any]) -> N
         ({"gepa_config": {"perfect_score": 5}}, "the best reward is 1"),
         ({"gepa_config": {"reflection_prompt_template": "x"}}, "write reflection_instructions"),
         ({"gepa_config": {"module_selecter": "all"}}, "did you mean 'module_selector'?"),
-        ({"gepa_config": []}, "gepa_config takes a mapping"),
+        ({"gepa_config": []}, "gepa_config: takes a mapping"),
         ({"generation_config": {"maxtokens": 3}}, "did you mean 'max_tokens'?"),
         ({"gepa_config": {"seed": 3}, "seed": 4}, "gepa_config.seed and seed say the same; keep seed"),
         ({"agent_config": {}}, "agent_config is given without agent_type"),
@@ -290,3 +298,23 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         assert run(line[1:]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert "old.yaml has keys of ATLAS: 5 things" in out and "max_litellm_workers -> concurrency" in out
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "x", "a/b", "${K}", "{prompt}", "http_api", "custom", "file"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(KEYS | {"agents", "data", "seed_prompts", "fixed_prompts", "reflection_lm", "operators"})), VALUES
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_an_old_file_holds_is_moved_or_refused_in_one_line(tree: dict[str, Any]) -> None:
+    try:
+        modernise(tree, "old.yaml")
+    except ConfigError as error:
+        assert "\n" not in str(error)
