@@ -49,7 +49,10 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
     reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
     protocol = _protocol(config, teacher, student)
-    panel = build_panel(load(RimConfig, config.rim or {"judges": ["exact"]}, "rim"), model=models.judge, base_dir=loaded.base_dir)
+    judging = load(RimConfig, config.rim or {"judges": ["exact"]}, "rim")
+    if judging.compare is not None:
+        raise ConfigError("rim.compare: a search judges attempts one by one; remove it here, it belongs to RIMReward.delta")
+    panel = build_panel(judging, model=models.judge, base_dir=loaded.base_dir)
     panel.check(dataset.train + dataset.val + dataset.test)
     components = _with_goals(protocol.components(), config)
     proposers = build_proposers(config.operators, model=reflection, options=config.operator_options, components=components)

@@ -39,6 +39,7 @@ class Classroom:
             after = Side(attempt, await self._judge(example, attempt, prepared.guidance), "")
         else:
             after = await self._side(example, prepared.task)
+        was, now = await self._settled(example, before, after)
         extra = tuple(self._request(task) for task in prepared.student_tasks)
         return Lesson(
             example,
@@ -48,8 +49,8 @@ class Classroom:
             before.attempt,
             prepared.guidance,
             after.attempt,
-            before.reward,
-            after.reward,
+            was,
+            now,
             prepared.usage,
             tuple(dict.fromkeys(r for r in (before.request, *extra, after.request) if r)),
             prepared.support,
@@ -83,6 +84,14 @@ class Classroom:
             return Reward.none(attempt.error.kind, attempt.error.reason)
         assert attempt.output is not None
         return await self._panel.score(Case(example, self._protocol.answer(attempt.output), guidance))
+
+    async def _settled(self, example: Example, before: Side, after: Side) -> tuple[Reward, Reward]:
+        """The rewards of both sides; where they are in doubt, with the panel's second tier on both."""
+        if before.attempt.output is None or after.attempt.output is None or self._panel.second is None:
+            return before.reward, after.reward
+        one, other = (Case(example, self._protocol.answer(output)) for output in (before.attempt.output, after.attempt.output))
+        was, now, _ = await self._panel.escalate(one, other, before.reward, after.reward)
+        return was, now
 
     @staticmethod
     def _request(task: Task) -> str:

@@ -26,6 +26,7 @@ from gepa_atlas.report.prompts import optimized_prompts
 from gepa_atlas.report.record import Member, RunRecord
 from gepa_atlas.report.terminal import Mode, RunHeader, SearchState, View, make_view
 from gepa_atlas.report.traces import trace_rows
+from gepa_atlas.rim.audit import watched
 from gepa_atlas.store.exports import refused, write_json, write_jsonl
 from gepa_atlas.store.view import RunView
 from gepa_atlas.types import Candidate, Decision, Lesson
@@ -188,6 +189,7 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
         digest=result.digest,
         notes=known,
         protocol=experiment.protocol.name,
+        watch=watched(result.lessons, experiment.panel.watch.judge.name) if experiment.panel.watch else None,
     )
 
 

@@ -115,8 +115,12 @@ def paired_gain(
         return 0.0, None, None, 0
     a = np.array([winner[k][1] for k in shared])
     b = np.array([seed[k][1] for k in shared])
-    low, high = paired_interval(a, b) or (None, None)
-    return float((a - b).mean()), low, high, len(shared)
+    apart = np.array([winner[k][0] - seed[k][0] for k in shared])
+    if apart.any():  # more judges were asked about one lesson than about the other: only its own baseline is on its scale
+        low, high = mean_interval(np.clip(a - b - apart, -1.0, 1.0)) or (None, None)
+    else:
+        low, high = paired_interval(a, b) or (None, None)
+    return float((a - b - apart).mean()), low, high, len(shared)
 
 
 def judging_error(winner: Sequence[Lesson], seed: Sequence[Lesson]) -> float | None:

@@ -62,6 +62,7 @@ def optimized_prompts(record: RunRecord) -> dict[str, Any]:
         "stop_reason": record.stop_reason,
         "splits": {split: record.splits.get(split, 0) for split in ("train", "val", "test")},
         "protocol": record.protocol,
+        "watch": record.watch.to_json() if record.watch else None,
         "fingerprints": dict(sorted(record.fingerprints.items())),
         "digest": record.digest,
         "notes": list(record.notes),

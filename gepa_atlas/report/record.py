@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gepa_atlas.errors import ContractError
+from gepa_atlas.rim.audit import Watched
 from gepa_atlas.types import Candidate, Decision, Role, Ruling, Scorecard, Split, Usage, Verdict
 
 
@@ -40,6 +41,7 @@ class RunRecord:
     digest: str = ""  # of everything that was decided; free of clock and path
     notes: tuple[str, ...] = ()  # what cannot be claimed
     protocol: str = ""
+    watch: Watched | None = None  # where the configuration names a watching judge
 
     def __post_init__(self) -> None:
         known = {member.candidate.id for member in self.population}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gepa_atlas.report.record import RunRecord
+from gepa_atlas.rim.audit import Watched
 from gepa_atlas.types import Ruling, Usage
 
 
@@ -32,10 +33,24 @@ def closing(record: RunRecord, files: Mapping[str, str]) -> list[str]:
     limit = f" of {record.rollout_limit}" if record.rollout_limit is not None else ""
     lines.append(f"Rollouts: {record.rollouts}{limit}")
     lines += [f"Spend, {role}: {spend_text(usage)}" for role, usage in sorted(record.spend.items())]
+    if record.watch:
+        lines += _watch_lines(record.watch)
     if record.stop_reason:
         lines.append(f"Stopped: {record.stop_reason}")
     lines += [f"Not claimed: {note}" for note in record.notes]
     return lines + [f"{what}: {path}" for what, path in files.items()]
+
+
+def _watch_lines(watch: Watched) -> list[str]:
+    """What the watching judge saw beside the panel; a gap says how much of a gain it did not see."""
+    lines = []
+    for where, seen in (("search", watch.search), ("held-out test", watch.test)):
+        if seen is not None:
+            judged, own, count = seen
+            lines.append(
+                f"Watch, {where}: gain {judged:+.3f} by the panel, {own:+.3f} by {watch.judge} (gap {judged - own:+.3f}, {count} lessons)"
+            )
+    return lines or [f"Watch: {watch.judge} scored no lesson on both sides"]
 
 
 def gain_text(record: RunRecord) -> str:

@@ -68,14 +68,43 @@ async def audit(panel: Panel, examples: Sequence[Example], *, wrong: str = "I am
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the watching judge saw of a run: mean gain by the panel and by it, over lessons where both are known."""
+
+    judge: str
+    search: tuple[float, float, int] | None  # (panel's gain, its own, lessons) on train and val
+    test: tuple[float, float, int] | None  # on the held-out examples
+
+    def to_json(self) -> dict[str, Any]:
+        def row(seen: tuple[float, float, int] | None) -> dict[str, Any] | None:
+            if seen is None:
+                return None
+            judged, own, count = seen
+            return {"judged_gain": round(judged, 6), "own_gain": round(own, 6), "gap": round(judged - own, 6), "lessons": count}
+
+        return {"judge": self.judge, "search": row(self.search), "test": row(self.test)}
+
+
+def watched(lessons: Sequence[Lesson], watch: str) -> Watched:
+    held_out = [lesson.example.split == "test" for lesson in lessons]
+    parts = [[x for x, test in zip(lessons, held_out, strict=True) if test is which] for which in (False, True)]
+    return Watched(watch, _gains(parts[0], watch), _gains(parts[1], watch))
+
+
 def watch_gap(lessons: Sequence[Lesson], watch: str) -> tuple[float, int] | None:
     """Mean judged gain minus mean gain by the watching judge over lessons where both are known, and their number; None without any.
 
     A gap that grows while the judged reward rises says that the panel is being played.
     """
-    gaps = []
+    seen = _gains(lessons, watch)
+    return None if seen is None else (seen[0] - seen[1], seen[2])
+
+
+def _gains(lessons: Sequence[Lesson], watch: str) -> tuple[float, float, int] | None:
+    pairs = []
     for lesson in lessons:
         sides = [{p.judge: p.value for p in reward.parts}.get(watch) for reward in (lesson.before, lesson.after)]
         if lesson.delta is not None and sides[0] is not None and sides[1] is not None:
-            gaps.append(lesson.delta - (sides[1] - sides[0]))
-    return (sum(gaps) / len(gaps), len(gaps)) if gaps else None
+            pairs.append((lesson.delta, sides[1] - sides[0]))
+    return (sum(p for p, _ in pairs) / len(pairs), sum(o for _, o in pairs) / len(pairs), len(pairs)) if pairs else None

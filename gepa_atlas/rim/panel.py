@@ -125,10 +125,7 @@ class Panel:
         if before.example != after.example:
             raise ConfigError("a delta compares two attempts at the same example")
         sides = _same_fields(before, after)
-        was, now = await asyncio.gather(*map(self._tier_one, sides))
-        why = None if before.output == after.output else self._disagreement(was) or self._disagreement(now) or self._close(was, now)
-        if why is not None:
-            was, now = await asyncio.gather(*(self._tier_two(case, first, why) for case, first in zip(sides, (was, now), strict=True)))
+        was, now, why = await self.escalate(*sides, *await asyncio.gather(*map(self._tier_one, sides)))
         if was.value is None or now.value is None:
             return Delta(None, None, was, now, was.missing or now.missing, why is not None)
         if before.output == after.output:
@@ -137,6 +134,14 @@ class Panel:
         error = math.hypot(was.uncertainty or 0.0, now.uncertainty or 0.0) if known else None
         pointwise = Delta(now.value - was.value, error, was, now, None, why is not None)
         return pointwise if self.comparer is None else await _compared(pointwise, self.comparer, sides)
+
+    async def escalate(self, before: Case, after: Case, was: Reward, now: Reward) -> tuple[Reward, Reward, str | None]:
+        """Both sides with tier 2 added where tier 1 disagrees on one of them or they are close, else as they are; and why."""
+        why = None if before.output == after.output else self._disagreement(was) or self._disagreement(now) or self._close(was, now)
+        if why is None:
+            return was, now, None
+        was, now = await asyncio.gather(self._tier_two(before, was, why), self._tier_two(after, now, why))
+        return was, now, why
 
     # -- tiers ---------------------------------------------------------------------------------------------------------------
 
