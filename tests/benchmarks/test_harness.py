@@ -88,3 +88,4 @@ def test_overhead_command(tmp_path: Path) -> None:
     assert all(wanted <= r.keys() for r in rows)
     assert [(r["system"], r["reached"]) for r in rows] == [("atlas", 20), ("gepa", 20)]
     assert all(r["bytes_written"] >= r["bytes_final"] > 0 for r in rows)
+    assert rows[0]["bytes_written_ratio"] <= 2 < rows[1]["bytes_written_ratio"]
