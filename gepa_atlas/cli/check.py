@@ -17,7 +17,7 @@ from gepa_atlas.check.verdicts import trial_rows
 from gepa_atlas.config import Loaded
 from gepa_atlas.errors import AgentUnusable, CallError, ConfigError, UserError
 from gepa_atlas.loop import Experiment
-from gepa_atlas.ports import Agent, Previews
+from gepa_atlas.ports import Agent, Composed, Previews
 from gepa_atlas.report.terminal import clean
 from gepa_atlas.secrets import scrub_json
 from gepa_atlas.store.exports import write_json
@@ -54,7 +54,7 @@ def check(loaded: Loaded, *, sample: int, fresh: bool, dollars: float | None, se
     trial = asyncio.run(run_trial(experiment, plan, reflection, meter, directory, dollars=dollars, seconds=seconds))
     page.rows(trial_rows(experiment, trial))
     previews = _previews(agent, trial.tasks)
-    page.rows(_placement(previews))
+    page.rows(_placement(previews, composed=isinstance(agent, Composed)))
     page.request(previews)
     page.lesson(trial.lessons[0])
     if trial.lessons[0].failure is None:
@@ -152,8 +152,10 @@ def _previews(agent: Agent, tasks: list[Task]) -> list[dict[str, Any]]:
     return shown
 
 
-def _placement(previews: list[dict[str, Any]]) -> list[Row]:
+def _placement(previews: list[dict[str, Any]], composed: bool = False) -> list[Row]:
     """Whether the request with guidance is another one than that without it."""
+    if composed:
+        return [Row("guidance", "green", "the agent's own texts are evolved, by name; the seed is the agent as it stands")]
     if len(previews) < 2:
         return []
     if previews[0] == previews[1]:

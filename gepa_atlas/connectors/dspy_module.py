@@ -5,6 +5,7 @@ A run is one call of a copy of the program, in a thread of its own, without DSPy
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -35,6 +37,7 @@ from gepa_atlas.errors import (
     ServerFault,
     Unreachable,
 )
+from gepa_atlas.loops import at_loop_end
 from gepa_atlas.openai_server import Price
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.secrets import reveal
@@ -101,6 +104,7 @@ class ModuleAgent:
         if not self._steps:
             raise ConfigError(f"{where}.program: {params.program!r} has no predictor, so there is nothing in it to evolve")
         self._threads = DaemonThreads(params.max_concurrency, self._who)
+        self._lms: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         if params.lm is not None and params.lm.api_key_env is not None:
             reveal(params.lm.api_key_env, f"{where}.lm.api_key_env")
         lm = params.lm.model_dump(mode="json", exclude={"api_key_env", "price"}) if params.lm else None
@@ -136,7 +140,7 @@ class ModuleAgent:
         """Raises CallError. A program whose deadline passed runs on in its thread, and counts as busy, until it returns."""
         p = self._params
         clock = Clock()
-        call = partial(self._called, self._taught(task), self._inputs(task))
+        call = partial(self._called, await self._lm(), self._taught(task), self._inputs(task))
         async with deadline(p.timeout, self._who):
             try:
                 prediction, counted = await self._threads.run(call)
@@ -177,10 +181,10 @@ class ModuleAgent:
         shown: dict[str, str] = filled(p.inputs, values, {})
         return shown | {p.output.partition(".")[0]: demo.answer}
 
-    def _called(self, program: Any, inputs: Mapping[str, str]) -> tuple[dict[str, Any], tuple[int | None, int | None]]:
+    def _called(self, lm: Any, program: Any, inputs: Mapping[str, str]) -> tuple[dict[str, Any], tuple[int | None, int | None]]:
         import dspy
 
-        own = {"lm": self._lm()} if self._params.lm is not None else {}
+        own = {"lm": lm} if lm is not None else {}
         if self._params.adapter != "own":
             own["adapter"] = dspy.JSONAdapter() if self._params.adapter == "json" else dspy.ChatAdapter(use_json_adapter_fallback=False)
         with dspy.context(track_usage=True, **own):
@@ -197,15 +201,20 @@ class ModuleAgent:
             return prediction.toDict(), (None, None)
         return prediction.toDict(), (sum(u.get("prompt_tokens") or 0 for u in spent), sum(u.get("completion_tokens") or 0 for u in spent))
 
-    def _lm(self) -> Any:
+    async def _lm(self) -> Any:
+        """The language model of the running loop, closed with it; None for a program that brings its own."""
         import dspy
 
-        lm = self._params.lm
-        assert lm is not None
+        lm, loop = self._params.lm, asyncio.get_running_loop()
+        if lm is None or loop in self._lms:
+            return self._lms.get(loop)
         key = reveal(lm.api_key_env, f"{self._where}.lm.api_key_env") if lm.api_key_env is not None else "none" if lm.api_base else None
         given = {"api_base": lm.api_base, "api_key": key, "timeout": self._params.timeout, **lm.extra}
         more = {name: value for name, value in given.items() if value is not None}
-        return dspy.LM(lm.model, temperature=lm.temperature, max_tokens=lm.max_tokens, cache=False, num_retries=0, **more)
+        made = dspy.LM(lm.model, temperature=lm.temperature, max_tokens=lm.max_tokens, cache=False, num_retries=0, **more)
+        self._lms[loop] = made
+        await at_loop_end(self, partial(asyncio.to_thread, made.close))
+        return made
 
     def _error(self, error: BaseException) -> CallError:
         from dspy.utils import exceptions as dspys

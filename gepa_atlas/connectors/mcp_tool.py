@@ -9,7 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryFile
+from typing import Any, Self, TextIO
 
 from pydantic import Field, field_validator, model_validator
 
@@ -93,11 +94,12 @@ class ToolAgent:
         clock = Clock()
         arguments = self._arguments(task)
         async with deadline(p.timeout, self._who):
-            try:
-                async with self._connected() as client:
-                    result = await client.call_tool(p.tool, arguments)
-            except (Exception, BaseExceptionGroup) as error:  # the border to the package, which groups what its tasks raise
-                raise self._error(error) from error
+            with TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+                try:
+                    async with self._connected(complaints) as client:
+                        result = await client.call_tool(p.tool, arguments)
+                except (Exception, BaseExceptionGroup) as error:  # the border to the package, which groups what its tasks raise
+                    raise self._error(error, _last_line(complaints)) from error
         return attempt(self._text(result), clock.usage(p), self._who, p.max_bytes)
 
     def _arguments(self, task: Task) -> Json:
@@ -109,16 +111,19 @@ class ToolAgent:
         return made
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Any]:
+    async def _connected(self, complaints: TextIO) -> AsyncIterator[Any]:
+        """A session with the server; what a started one writes to stderr goes to `complaints`."""
         import httpx2
         from mcp import Client, StdioServerParameters
+        from mcp.client.stdio import stdio_client
         from mcp.client.streamable_http import streamable_http_client
 
         p = self._params
         if p.url is None:
             program, *rest = (sys.executable if item == "{python}" else item for item in p.argv)
             passed = {name: os.environ[name] for name in p.env if name in os.environ}
-            async with Client(StdioServerParameters(command=program, args=rest, env=passed, cwd=self._cwd)) as client:
+            started = StdioServerParameters(command=program, args=rest, env=passed, cwd=self._cwd)
+            async with Client(stdio_client(started, errlog=complaints)) as client:
                 yield client
             return
         headers = wire.reveal_headers(p.headers, f"{self._where}.headers")
@@ -141,7 +146,7 @@ class ToolAgent:
             raise Garbled(f"{self._who} answered without structured content, where response_field looks; leave response_field out")
         return field(result.structured_content, p.response_field, self._who)
 
-    def _error(self, error: BaseException) -> BaseException:
+    def _error(self, error: BaseException, complaint: str) -> BaseException:
         import httpx2
         from mcp.shared.exceptions import MCPError
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
@@ -157,7 +162,8 @@ class ToolAgent:
             if isinstance(one, MCPError) and one.code != CONNECTION_CLOSED:
                 return BadRequest(f"{self._who} was refused: {wire.line(str(one))}")
         if any(isinstance(one, MCPError | OSError | httpx2.HTTPError) for one in inner):
-            return Unreachable(f"no answer from {self._who}: {'; '.join(f'{type(one).__name__}: {wire.line(str(one))}' for one in inner)}")
+            why = "; ".join([*(f"{type(one).__name__}: {wire.line(str(one))}" for one in inner), *([complaint] if complaint else [])])
+            return Unreachable(f"no answer from {self._who}: {why}")
         return AgentCrashed(f"{self._who}: {type(inner[0]).__name__}: {wire.line(str(inner[0]))}")
 
 
@@ -165,6 +171,12 @@ def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     if importlib.util.find_spec("mcp") is None:
         raise MissingExtra("provider 'mcp'", "mcp")
     return ToolAgent(load(ToolParams, params, surroundings.where), surroundings.base_dir, surroundings.where)
+
+
+def _last_line(complaints: TextIO) -> str:
+    complaints.seek(0)
+    lines = [line for line in complaints if line.strip()]
+    return wire.line(lines[-1]) if lines else ""
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
