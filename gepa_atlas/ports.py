@@ -1,6 +1,6 @@
 """The four ports. Each is one method wide and comes with an exam in `gepa_atlas.testing.conformance`.
 
-`Composed`, `Previews` and `PreviewsChat` are what an agent or a model may do besides.
+`Composed`, `Previews`, `Advises` and `PreviewsChat` are what an agent or a model may do besides.
 
 An implementation raises `CallError` when a call fails: it never returns an error as an answer and never retries.
 Retrying, limiting, recording and replaying happen in one place, `gepa_atlas.calls`, around every port.
@@ -100,6 +100,13 @@ class Composed(Protocol):
     def texts(self) -> dict[str, str]:
         """What each component says today."""
         ...
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """An agent that has something to say before a run: an API that is going away, a limit of its own."""
+
+    def advice(self) -> tuple[str, ...]: ...
 
 
 @runtime_checkable

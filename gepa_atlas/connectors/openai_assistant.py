@@ -82,6 +82,13 @@ class AssistantAgent:
     def endpoint(self) -> Endpoint:
         return self._endpoint
 
+    def advice(self) -> tuple[str, ...]:
+        used = {"base_url": self._params.base_url, "model": self._params.model or "the assistant's model"}
+        return (
+            "openai.assistant: OpenAI shut the Assistants API down on 2026-08-26, and other servers are likely to follow; the same agent "
+            f"on the Responses API is {json.dumps({'provider': 'openai.responses', 'params': used})}",
+        )
+
     def preview(self, task: Task) -> dict[str, Any]:
         thread, run = self._request(task)
         return {"first": self._params.shown("/threads", thread), **self._params.shown("/threads/THREAD/runs", run)}

@@ -26,7 +26,7 @@ from gepa_atlas.errors import (
 )
 from gepa_atlas.llm.local import LocalModel
 from gepa_atlas.llm.registry import build_model
-from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Previews
+from gepa_atlas.ports import Advises, Agent, ChatModel, ChatRequest, Completion, Previews
 from gepa_atlas.testing.conformance import AgentConformance, ChatModelConformance
 from gepa_atlas.testing.scripted import ScriptedModel
 from gepa_atlas.types import Attempt, Message, StopReason, Task, Usage
@@ -364,6 +364,8 @@ def test_wrong_params_are_one_line(provider: str, params: dict[str, Any], says: 
 def test_the_assistants_api_of_openai_is_gone_and_the_way_on_is_shown() -> None:
     with pytest.raises(ConfigError, match=r"2026-08-26; use provider: openai.responses, with params: \{\"model\": \"gpt-4o\""):
         agent("openai.assistant", "https://api.openai.com/v1", model="gpt-4o")
+    built = agent("openai.assistant", "http://127.0.0.1:1/v1")
+    assert isinstance(built, Advises) and "openai.responses" in built.advice()[0]
 
 
 def test_a_setting_goes_to_its_place_or_is_refused() -> None:
