@@ -20,7 +20,7 @@ from gepa_atlas.configfile import At, Tree, assign, dotted, escape, expand, merg
 from gepa_atlas.data import SOURCES, DataConfig
 from gepa_atlas.datasource import NAMED
 from gepa_atlas.errors import ConfigError
-from gepa_atlas.legacy import modernise
+from gepa_atlas.legacy import PLANNER, modernise
 from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import digest
 
@@ -231,12 +231,12 @@ def _normalised(tree: Tree, path: Path) -> Tree:
     agents = tree.get("agents")
     if not isinstance(agents, dict):
         return tree
-    given = [name for name in ("student", "target", "user_agent") if name in agents]
+    given = [name for name in ("target", "user_agent", "student") if name in agents]
+    if len(given) == 2 and given[1] == "student":  # ATLAS let another model state the plan of the agent it wrapped
+        agents = {(PLANNER if name == "student" else name): block for name, block in agents.items()}
+        given = given[:1]
     if len(given) > 1:
-        raise ConfigError(
-            f"{path}: agents.{given[0]} and agents.{given[1]} are two names for the same agent; keep one "
-            "(the agent in production: it states its own approach, so no other student model is asked)"
-        )
+        raise ConfigError(f"{path}: agents.{given[0]} and agents.{given[1]} are two names for the same agent; keep one")
     renamed = {("student" if key in given else key): value for key, value in agents.items()}
     return {**tree, "agents": renamed}
 

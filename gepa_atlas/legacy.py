@@ -19,6 +19,7 @@ KEYS = frozenset({
     "generation_config", "max_litellm_workers", "data_source", "max_examples", "evaluation", "wandb", "capture_traces",
     "teacher_wrapper", "student_wrapper", "agent_type", "agent_config", "user_agent",
 })  # fmt: skip
+PLANNER = "student beside target"  # where a second agent waits for the verdict of `modernise`
 _UNUSED = {
     "compatibility_mode": "every agent is wrapped",
     "evaluation": "ATLAS kept it and never read it; judges are named in rim",
@@ -61,6 +62,8 @@ _GENERATION = ("max_tokens", "temperature", "diagnostic_max_tokens", "timeout", 
 def modernise(tree: Tree, where: str, *, override: bool = False) -> tuple[Tree, list[str]]:
     """The tree without keys of ATLAS, and a line for each thing that changed. `override`: what is moved replaces what is there."""
     if not KEYS & tree.keys():
+        if isinstance(tree.get("agents"), dict) and PLANNER in tree["agents"]:
+            raise ConfigError(f"{where}: agents.student and agents.target are two names for the same agent; keep one")
         return tree, []
     move = _Move(dict(tree), where, override)
     try:
@@ -111,6 +114,9 @@ class _Move:
     # -- who answers ---------------------------------------------------------------------------------------------------
 
     def agents(self) -> None:
+        if self.at("agents", PLANNER) is not None:
+            self.tree["agents"] = {name: block for name, block in self.tree["agents"].items() if name != PLANNER}
+            self.note("agents.student is not used: the wrapped agent itself is the student, and states its own approach")
         self._wrappers()
         for role in ("student", "teacher"):
             block = self.at("agents", role)

@@ -31,7 +31,7 @@ class Estimate:
         return {"calls": dict(self.calls), **row, "minutes": minutes, "unknown": list(self.unknown), "growth": self.growth}
 
     def lines(self) -> list[str]:
-        calls = ", ".join(f"{n} of the {'agent' if role == 'student' else role}" for role, n in self.calls.items())
+        calls = ", ".join(f"{n} of the {'agent' if role == 'student' else role}" for role, n in self.calls.items() if n)
         more = f", and {_round(self.growth):,} more for every 100 tokens by which prompts grow beyond the seed"
         tokens = "unknown" if self.tokens is None else f"about {_round(self.tokens):,}{more}"
         dollars = "unknown" if self.dollars is None else f"about ${self.dollars:.2f}"

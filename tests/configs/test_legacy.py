@@ -111,6 +111,16 @@ def test_what_is_typed_beats_what_the_old_file_says(folder: Path) -> None:
     assert config.agents.teacher is not None and config.agents.teacher.params["model"] == "openai/gpt-4.1"
 
 
+def test_the_model_that_stated_the_plan_of_a_wrapped_agent_is_not_used(tmp_path: Path) -> None:
+    text = "agents:\n  student: {provider: chat, params: {model: local}}\n  target: {provider: toyworld, params: {world: {seed: 3}}}\n"
+    (tmp_path / "old.yaml").write_text(text + "compatibility_mode: true\ndata: {toyworld: {seed: 3}}\n")
+    loaded = load_config(tmp_path / "old.yaml", env={})
+    assert loaded.config.agents.student.provider == "toyworld" and "2 things" in loaded.notes[0]
+    (tmp_path / "new.yaml").write_text(text + "data: {toyworld: {seed: 3}}\n")
+    with pytest.raises(ConfigError, match="two names for the same agent; keep one"):
+        load_config(tmp_path / "new.yaml", env={})
+
+
 def test_a_configuration_of_today_passes_unchanged() -> None:
     tree = {"agents": {"student": {"provider": "x"}}, "data": {"path": "d"}, "seed_prompts": {"guidance": "{{"}}
     assert modernise(tree, "new.yaml") == (tree, [])
