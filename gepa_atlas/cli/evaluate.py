@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gepa_atlas.types import Attempt, Reward
 
 _RULE = "=" * 72
+_REWARDS = Path("configs/rim_config.yaml")
 
 
 def evaluate(
@@ -22,7 +23,9 @@ def evaluate(
     answer: Annotated[str | None, typer.Option(help="The gold answer of --question, for judges that need one.")] = None,
     teacher_model: Annotated[str, typer.Option(help="local, or vendor/model.")] = "local",
     student_model: Annotated[str, typer.Option(help="local, or vendor/model.")] = "local",
-    reward_config: Annotated[Path, typer.Option(help="Which judges decide.")] = Path("configs/rim_config.yaml"),
+    reward_config: Annotated[
+        Path | None, typer.Option(help="Which judges decide. By default configs/rim_config.yaml; without its keys, a program.")
+    ] = None,
     teacher_max_output: Annotated[int, typer.Option(min=1)] = 512,
     student_max_output: Annotated[int, typer.Option(min=1)] = 512,
     verbose_judges: Annotated[bool, typer.Option("--verbose-judges", help="Print rationales.")] = False,
@@ -41,21 +44,34 @@ def evaluate(
     from gepa_atlas.cli.paired import load_questions, results
     from gepa_atlas.cli.rim_commands import write_json
     from gepa_atlas.connectors.chat import ChatAgent, ChatParams
+    from gepa_atlas.dotenv import load_env_files
     from gepa_atlas.errors import ConfigError
     from gepa_atlas.llm.registry import build_model
     from gepa_atlas.protocols.lesson import Lesson, LessonOptions
+    from gepa_atlas.rim.keyless import default_rewards
     from gepa_atlas.rim.panel import build_panel
     from gepa_atlas.rim.reward import default_model, read_rim
+    from gepa_atlas.secrets import watch_environment
     from gepa_atlas.types import Candidate, Example
 
     if (question is None) == (dataset is None):
         raise ConfigError("evaluate takes --question TEXT or --dataset FILE; give one of the two")
     one = dataset is None
     examples = load_questions(dataset) if dataset else [Example("question", question or "", (answer,) if answer is not None else ())]
-    config = read_rim(reward_config)
+    load_env_files(reward_config or _REWARDS)
+    watch_environment()
+    config, note = (read_rim(reward_config), "") if reward_config else default_rewards(_REWARDS, read_rim)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+        if one and answer is None:
+            raise ConfigError(
+                "evaluate: a program needs the gold answer; give it with --answer, or name a model that judges with --reward-config"
+            )
     calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits_of(max_usd, max_tokens, max_minutes))
     model = calls.model
-    panel = build_panel(config, model=lambda spec: model(default_model(spec), "judge"), base_dir=reward_config.resolve().parent)
+    panel = build_panel(
+        config, model=lambda spec: model(default_model(spec), "judge"), base_dir=(reward_config or _REWARDS).resolve().parent
+    )
     panel.check(examples)
     chat = ChatParams(model=student_model, max_tokens=student_max_output, temperature=0.0, guidance="prefix")
     student = calls.agent(ChatAgent(build_model(student_model, "--student-model"), chat))

@@ -11,6 +11,17 @@ from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd, limits_of
 
 app = typer.Typer(help="The reward system on its own: score, calibrate, bench, audit.", no_args_is_help=True, rich_markup_mode=None)
 
+
+@app.callback(help="The reward system on its own: score, calibrate, bench, audit.")
+def _environment() -> None:
+    """Keys of judges may stand in `.env` of the current directory."""
+    from gepa_atlas.dotenv import load_env_files
+    from gepa_atlas.secrets import watch_environment
+
+    load_env_files(Path("configs/rim_config.yaml"))
+    watch_environment()
+
+
 _Config = Annotated[Path, typer.Option("--config", "--reward-config", help="Reward configuration (YAML).")]
 _MaybeConfig = Annotated[Path | None, typer.Option("--config", help="Reward configuration (YAML): which judges sit on the panel.")]
 _Json = Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")]

@@ -27,6 +27,7 @@ from gepa_atlas.rim import meter
 from gepa_atlas.rim.breakdown import AtlasJudgeBreakdown, AtlasJudgeSample, AtlasRewardBreakdown, RIMEvaluation
 from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.judges.base import BASELINE, PLAN, TRACE
+from gepa_atlas.rim.keyless import lacking_key
 from gepa_atlas.rim.panel import Delta, Panel, build_panel
 from gepa_atlas.settings import load
 from gepa_atlas.types import Example, Guidance, Reward, canonical, digest
@@ -167,6 +168,10 @@ def default_model(spec: Any) -> ChatModel:
 
     if spec is None:
         raise ConfigError("rim: an llm judge has no model; give the judge a `model` (for example local, or vendor/model for litellm)")
+    if (key := lacking_key(spec)) is not None:
+        raise ConfigError(
+            f"rim: the judges' model {spec} reads its key from {key}, which is not set: export it, put it in .env, or take other judges"
+        )
     return build_model(spec, "rim.judges.model")
 
 
