@@ -42,7 +42,7 @@ def evaluate(
     from gepa_atlas.calls import Calls, MemoryTape
     from gepa_atlas.cli.paired import evaluate as run
     from gepa_atlas.cli.paired import load_questions, results
-    from gepa_atlas.cli.rim_commands import write_json
+    from gepa_atlas.cli.rim_commands import writable, write_json
     from gepa_atlas.connectors.chat import ChatAgent, ChatParams
     from gepa_atlas.dotenv import load_env_files
     from gepa_atlas.errors import ConfigError
@@ -56,6 +56,7 @@ def evaluate(
 
     if (question is None) == (dataset is None):
         raise ConfigError("evaluate takes --question TEXT or --dataset FILE; give one of the two")
+    writable(json_out)
     one = dataset is None
     examples = load_questions(dataset) if dataset else [Example("question", question or "", (answer,) if answer is not None else ())]
     load_env_files(reward_config or _REWARDS)

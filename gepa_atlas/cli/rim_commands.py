@@ -39,6 +39,9 @@ def score(
     rows = [{"prompt": prompt, "response": response, "answer": answer}]
     if dataset is not None:
         rows = [_interaction(dataset, number, row) for number, row in json_rows(dataset)]
+        if not rows:
+            raise DataError(f"{dataset}: the file has no rows; a row has prompt and response")
+    writable(json_out)
     with RIMReward(config_path=config, limits=limits) as rim:
         given: dict[str, Any] = {"ground_truths": [r["answer"] for r in rows], "contexts": [r.get("context") for r in rows]}
         given["specs"] = [r.get("spec") for r in rows]
@@ -80,6 +83,7 @@ def calibrate(
     """Fit a profile on a bank of best-of-several judgments, on labelled outputs, on pairs, or on several of these."""
     if bank is None and labels is None and pairs is None:
         raise ConfigError("rim calibrate needs something labelled: --bank FILE, --labels FILE or --pairs FILE")
+    writable(out)
     profile = Profile(source={"row_digests": []})
     if bank is not None:
         from gepa_atlas.rim.calibrate import calibrate_bank
@@ -173,6 +177,9 @@ def audit(
         gold = row.get("answer")
         answers = tuple(map(str, gold)) if isinstance(gold, list) else (() if gold is None else (str(gold),))
         examples.append(Example(str(row.get("id", number)), row["question"], answers))
+    if not examples:
+        raise DataError(f"{dataset}: the file has no rows; an audit of nothing passes nothing")
+    writable(json_out)
     panel = _built(_read(config), config, limits)
     panel.check(examples[:limit])
     found = asyncio.run(run(panel, examples[:limit], wrong=wrong, slack=slack))
@@ -234,6 +241,14 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     cells = [keys] + [["-" if r.get(k) is None else f"{r[k]:.3f}" if isinstance(r[k], float) else str(r[k]) for k in keys] for r in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def writable(path: Path | None) -> None:
+    """Refuse a path that cannot be written before anything is paid for."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError(
+            f"{path}: cannot be written ({'a directory' if path.is_dir() else 'its folder does not exist'}); choose another path"
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

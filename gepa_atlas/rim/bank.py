@@ -53,7 +53,10 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    row = json.loads(line)
+                    try:
+                        row = json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        raise DataError(f"{path}:{number}: not a JSON object ({error}); correct the line") from None
                     if not isinstance(row, dict):
                         raise DataError(f"{path}:{number}: a row is a JSON object, not {type(row).__name__}; correct the file")
                     yield number, row

@@ -58,3 +58,31 @@ def test_env_files_are_read(bare: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert ".env:1: not a NAME=value line" in capfd.readouterr().err
     assert run(["evaluate", "--question", "2 + 2?", "--answer", "4"]) == 2
     assert ".env:1: not a NAME=value line" in capfd.readouterr().err
+
+
+PROGRAMS = str(SHIPPED.parent / "rim_programs.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rim", "score", "--config", PROGRAMS, "--dataset", "empty.jsonl"], "empty.jsonl: the file has no rows"),
+        (["rim", "audit", "--config", PROGRAMS, "--dataset", "empty.jsonl"], "empty.jsonl: the file has no rows"),
+        (["rim", "score", "--config", PROGRAMS, "--dataset", "half.jsonl"], "half.jsonl:2: not a JSON object"),
+        (["rim", "score", "--config", PROGRAMS, "--prompt", "q", "--response", "a", "--json", "no/o.json"], "its folder does not exist"),
+        (["rim", "calibrate", "--labels", "half.jsonl", "--config", PROGRAMS, "--out", "."], "cannot be written (a directory)"),
+        (["rim", "calibrate", "--labels", "half.jsonl", "--config", PROGRAMS, "--draws", "0", "--out", "p.json"], "--draws"),
+        (["evaluate", "--question", "q", "--answer", "a", "--reward-config", PROGRAMS, "--json", "no/o.json"], "its folder does not exist"),
+        (["evaluate", "--dataset", "empty.jsonl", "--reward-config", PROGRAMS], "empty.jsonl: the file has no questions"),
+        (
+            ["evaluate", "--question", "q", "--answer", "a", "--reward-config", PROGRAMS, "--student-model", "nope"],
+            "unknown provider 'nope'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(bare: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    (bare / "empty.jsonl").write_text("\n")
+    (bare / "half.jsonl").write_text('{"prompt": "q", "response": "a"}\n{"prompt": ')
+    assert run(arguments) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and says in err
