@@ -180,7 +180,7 @@ def test_length_is_taken_off() -> None:
     ("line", "message"),
     [
         ("[]", "a row is a JSON object"),
-        ("{", "cannot be read as JSON lines"),
+        ("{", "not a JSON object"),
         ('{"id": 1}', "a bank's row has `scores`"),
         ('{"id": 1, "chosen": 0, "scores": {"base": {"a": [[1], ["x"]]}}}', "a score is a finite number or null"),
         ('{"id": 1, "chosen": 5, "scores": {"base": {"a": [[1], [2]]}}}', "has 2 responses"),
