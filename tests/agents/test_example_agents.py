@@ -90,6 +90,17 @@ def test_each_wrapper_configuration_runs(name: str, surroundings: None, tmp_path
     assert lessons and all(lesson["before"]["value"] is not None for lesson in lessons)
 
 
+def test_the_quickstart_configuration_runs_with_its_defaults_merged_in(tmp_path: Path) -> None:
+    """A file over `defaults: [quickstart]`, as ATLAS's users start: the same search with a small budget."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"defaults: [{ROOT}/configs/examples/quickstart]\nmax_metric_calls: 8\nminibatch: 2\n")
+    data = f"data.path={ROOT}/configs/examples/data/orders.jsonl"
+    sets = ["--set", data, "--set", "agents.target.params.max_tokens=8"]
+    assert gepa_atlas(["optimize", str(mine), "--run-dir", str(tmp_path / "run"), "--quiet", *sets]) == 0
+    told = json.loads((tmp_path / "run" / "optimized_prompts.json").read_text())
+    assert told["best_candidate"]["guidance"].startswith("Extract the order number")
+
+
 @pytest.mark.parametrize("name", ["openai_existing_agent", "openai_config"])
 def test_configurations_with_a_teacher_run_on_local_servers(
     name: str, surroundings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
