@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gepa_atlas.check.rows import Row, advice, built_rows, static_rows
 from gepa_atlas.check.trial import Meter, Trial, TrialPlan, plan_trial, run_trial
 from gepa_atlas.check.verdicts import trial_rows
 from gepa_atlas.config import Loaded
-from gepa_atlas.errors import AgentUnusable, CallError, ConfigError, UserError
+from gepa_atlas.errors import AgentUnusable, CallError, ConfigError, RunDamaged, UserError
 from gepa_atlas.loop import Experiment
 from gepa_atlas.ports import Agent, Composed, Previews
 from gepa_atlas.report.terminal import clean
@@ -188,9 +189,9 @@ def _keep(directory: Path, experiment: Experiment, page: _Page) -> None:
 
 
 def _forget(directory: Path) -> None:
-    """Remove the ledger of earlier checks. Opened first: another check may be under way."""
+    """Remove the ledger of earlier checks, a damaged one too. Opened first: another check may be under way."""
     if (directory / "run.db").exists():
-        with Run.open(directory, manifest={"check": "1"}, config={}):
+        with suppress(RunDamaged), Run.open(directory, manifest={"check": "1"}, config={}):
             pass
         for name in _FILES:
             (directory / name).unlink(missing_ok=True)

@@ -167,6 +167,16 @@ def test_a_configuration_that_cannot_be_read_is_json_for_machines(check: Check, 
     assert json.loads(out)["ok"] is False
 
 
+def test_a_damaged_ledger_is_said_and_fresh_begins_a_new_one(check: Check, tmp_path: Path) -> None:
+    check()
+    ledger = tmp_path / "runs" / "c" / "check" / "run.db"
+    content = bytearray(ledger.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    ledger.write_bytes(content)
+    assert check()[0] == 4
+    assert check("echo", "--fresh")[0] == 0
+
+
 # -- keys, by name ----------------------------------------------------------------------------------------------------
 
 
