@@ -16,7 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from gepa_atlas.evolve.engine import Evolution, Plan
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.ports import Agent, Brief, Proposer
 from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.rim import meter
 from gepa_atlas.rim.panel import Panel
 from gepa_atlas.store.run import Run
 from gepa_atlas.texts import broken_contract
@@ -91,6 +92,7 @@ class Result:
     spend: dict[Role, Usage]
     rollouts: int
     digest: str
+    judging: dict[str, Usage] = field(default_factory=dict)  # what the answers of each model judge had cost
 
 
 class Observer(Protocol):
@@ -141,8 +143,8 @@ async def _run(experiment: Experiment, directory: Path, observer: Observer, on_w
         experiment.calls.use(store)
         search = _Search(experiment, store, observer)
         observer.started(experiment, directory, bool(store.events()))
-        with _signals(search):
-            result = await search.go()
+        with _signals(search), meter.metering(sums_only=True) as judging:
+            result = replace(await search.go(), judging=judging.usage())
         observer.finished(result)
         return result
 

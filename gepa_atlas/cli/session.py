@@ -189,6 +189,7 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
         digest=result.digest,
         notes=known,
         protocol=experiment.protocol.name,
+        judging=result.judging,
         watch=watched(result.lessons, experiment.panel.watch.judge.name) if experiment.panel.watch else None,
     )
 

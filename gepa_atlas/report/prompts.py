@@ -58,6 +58,7 @@ def optimized_prompts(record: RunRecord) -> dict[str, Any]:
         "challenger": _content(record.challenger),
         "lineage": [_ancestor(m) for m in record.lineage(record.winner)],
         "spend": {role: usage.to_json() | {"dollars": _round(usage.dollars)} for role, usage in sorted(record.spend.items())},
+        "spend_by_judge": {name: usage.to_json() | {"dollars": _round(usage.dollars)} for name, usage in sorted(record.judging.items())},
         "rollouts": {"spent": record.rollouts, "limit": record.rollout_limit},
         "stop_reason": record.stop_reason,
         "splits": {split: record.splits.get(split, 0) for split in ("train", "val", "test")},

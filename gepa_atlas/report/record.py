@@ -41,6 +41,7 @@ class RunRecord:
     digest: str = ""  # of everything that was decided; free of clock and path
     notes: tuple[str, ...] = ()  # what cannot be claimed
     protocol: str = ""
+    judging: Mapping[str, Usage] = field(default_factory=dict)  # what the answers of each model judge had cost
     watch: Watched | None = None  # where the configuration names a watching judge
 
     def __post_init__(self) -> None:

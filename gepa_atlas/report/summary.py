@@ -33,6 +33,8 @@ def closing(record: RunRecord, files: Mapping[str, str]) -> list[str]:
     limit = f" of {record.rollout_limit}" if record.rollout_limit is not None else ""
     lines.append(f"Rollouts: {record.rollouts}{limit}")
     lines += [f"Spend, {role}: {spend_text(usage)}" for role, usage in sorted(record.spend.items())]
+    if len(record.judging) > 1:
+        lines += [f"Spend, judge {name}: {spend_text(usage)}" for name, usage in sorted(record.judging.items())]
     if record.watch:
         lines += _watch_lines(record.watch)
     if record.stop_reason:

@@ -109,7 +109,7 @@ class Comparer:
                 completion = await self.model.complete(request)
             except (CallError, BudgetExhausted) as error:
                 return Failure(error.kind, str(error))
-            meter.add(self.settings.name, completion.usage)
+            meter.add(self.settings.name, request, completion.usage)
             said = read_preference(completion.text)
             if said is not None:
                 return said

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from gepa_atlas.ports import ChatRequest
 from gepa_atlas.types import Usage
 
 
@@ -28,15 +29,27 @@ class Note:
     usage: Usage = Usage()
     samples: list[Sample] = field(default_factory=list)
     escalated: str | None = None
+    asked: set[int] = field(default_factory=set)  # hashes of the requests that are in `usage`: an answer that is used again costs nothing
 
 
-_notes: ContextVar[dict[str, Note] | None] = ContextVar("judge_notes", default=None)
+class Notes(dict[str, Note]):
+    """By judge. `sums_only`: usage without samples, for a whole run."""
+
+    sums_only = False
+
+    def usage(self) -> dict[str, Usage]:
+        """Of the judges that made a call."""
+        return {name: note.usage for name, note in sorted(self.items()) if note.usage.calls}
+
+
+_notes: ContextVar[Notes | None] = ContextVar("judge_notes", default=None)
 
 
 @contextmanager
-def metering() -> Iterator[dict[str, Note]]:
+def metering(*, sums_only: bool = False) -> Iterator[Notes]:
     """Notes by judge name on everything judged inside, in this task and the tasks it starts."""
-    notes: dict[str, Note] = {}
+    notes = Notes()
+    notes.sums_only = sums_only
     token = _notes.set(notes)
     try:
         yield notes
@@ -44,14 +57,17 @@ def metering() -> Iterator[dict[str, Note]]:
         _notes.reset(token)
 
 
-def add(judge: str, usage: Usage) -> None:
-    if (note := _note(judge)) is not None:
+def add(judge: str, request: ChatRequest, usage: Usage) -> None:
+    """What the answer to a request had cost, once however often it is used."""
+    if (note := _note(judge)) is not None and (key := hash(request)) not in note.asked:
+        note.asked.add(key)
         note.usage = note.usage + usage
 
 
 def sample(judge: str, drawn: Sample) -> None:
-    if (note := _note(judge)) is not None:
-        note.samples.append(drawn)
+    notes = _notes.get()
+    if notes is not None and not notes.sums_only:
+        notes.setdefault(judge, Note()).samples.append(drawn)
 
 
 def escalated(judge: str, why: str) -> None:

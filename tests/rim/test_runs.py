@@ -117,5 +117,8 @@ def test_an_outage_of_the_judges_ends_the_run_resumably(at_home: Path, capfd: py
         assert run(["optimize", "toy.yaml", *sets, "--run-dir", "disturbed"]) == 0
     one, other = (json.loads(Path(d, "optimized_prompts.json").read_text()) for d in ("undisturbed", "disturbed"))
     assert one["digest"] == other["digest"]
+    spent = one["spend_by_judge"]["llm"]
+    assert spent["calls"] == calls and spent["input_tokens"] == 10 * calls  # each answer once, however often it was used
+    assert other["spend_by_judge"]["llm"]["calls"] == calls
     rewards = [json.loads(line)["after"] for line in Path("disturbed/traces.jsonl").read_text().splitlines()]
     assert all(r["value"] != 0.0 for r in rewards)

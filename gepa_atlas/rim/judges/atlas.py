@@ -111,7 +111,7 @@ class AtlasJudge:
             completion = await model.complete(request)
         except (CallError, BudgetExhausted) as error:
             return missing(self.name, error.kind, str(error))
-        meter.add(self.name, completion.usage)
+        meter.add(self.name, request, completion.usage)
         reading = judge.read(completion.text)
         if reading.score is None:
             return missing(self.name, "garbled", reading.why)

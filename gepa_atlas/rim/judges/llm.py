@@ -160,7 +160,7 @@ class LlmJudge:
                 completion = await self.model.complete(request)
             except (CallError, BudgetExhausted) as error:
                 return _Draw(Reading(None, why=str(error)), error.kind)
-            meter.add(self.name, completion.usage)
+            meter.add(self.name, request, completion.usage)
             drawn = _Draw(self.read(completion.text), "garbled")
             if drawn.score is not None:
                 r = drawn.reading
