@@ -171,6 +171,7 @@ class _Search:
             [x.id for x in e.dataset.test],
             gain=e.gain,
             guard=e.guard,
+            questions={x.id: x.question for x in (*e.dataset.train, *e.dataset.val)},
         )
         self.classroom = Classroom(e.student, e.panel, e.protocol)
         past = self.store.events()
@@ -280,20 +281,17 @@ class _Search:
 
     async def _draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
         e = self.experiment
-        brief = Brief(
-            proposal.parents,
-            read,
-            e.components,
-            self.pool,
-            rng(e.plan.seed, proposal.n, proposal.operator),
-            proposal.rejected,
-            proposal.mates,
-        )
-        draft = await e.proposers[proposal.operator].propose(brief)
+        draft = Draft(proposal.child, "put together from items that paid") if proposal.child else await self._proposed(proposal, read)
         if draft.candidate is None:
             return draft
         refused = broken_contract(draft.candidate, e.components) or self.evolution.refuse(proposal, draft.candidate)
         return Draft(None, refused) if refused else draft
+
+    async def _proposed(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
+        e = self.experiment
+        random = rng(e.plan.seed, proposal.n, proposal.operator)
+        brief = Brief(proposal.parents, read, e.components, self.pool, random, proposal.rejected, proposal.mates)
+        return await e.proposers[proposal.operator].propose(brief)
 
     async def _teach(self, candidates: Sequence[Candidate], cells: Sequence[tuple[str, int]]) -> tuple[Lesson, ...]:
         return tuple(await _all([self.classroom.teach(c, self.examples[e], sample) for c in candidates for e, sample in cells]))

@@ -487,6 +487,7 @@ class Proposal:
     cost: int = 0  # rollouts reserved: an upper bound
     rejected: tuple[Candidate, ...] = ()  # children of these parents that were tried and not kept
     mates: tuple[Candidate, ...] = ()  # other good candidates an operator may draw on
+    child: Candidate | None = None  # the child itself, where the search has composed it from what it knows
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -147,6 +147,7 @@ def test_the_pure_core_is_pure() -> None:
         "hashlib",
         "itertools",
         "math",
+        "re",
         "typing",
     }
     wrong = [f"{i.place}: {i.target}" for i in imports() if i.part == "evolve" and i.target.partition(".")[0] not in allowed]

@@ -98,7 +98,15 @@ class Edge:
             retest_share=settings.retest_share,
             sure=settings.sure,
         )
-        self.evolution = Evolution(self.plan, (self.seed,), server.train_ids, server.val_ids, (), gain=lambda lesson: lesson.after.value)
+        self.evolution = Evolution(
+            self.plan,
+            (self.seed,),
+            server.train_ids,
+            server.val_ids,
+            (),
+            gain=lambda lesson: lesson.after.value,
+            questions={x.id: x.question for x in examples},
+        )
         self.lessons: dict[tuple[str, str, int], Lesson] = {}
 
     def run(self) -> dict[str, str]:
@@ -126,6 +134,9 @@ class Edge:
 
     def draft(self, proposal: Proposal, read: tuple[Lesson, ...]) -> Draft:
         random = rng(self.plan.seed, proposal.n, proposal.operator)
+        if proposal.child is not None:
+            refused = self.evolution.refuse(proposal, proposal.child)
+            return Draft(None, refused) if refused else Draft(proposal.child)
         brief = Brief(proposal.parents, read, self.components, self.pool, random, proposal.rejected, proposal.mates)
         draft = _now(self.proposers[proposal.operator].propose(brief))
         if draft.candidate is None:

@@ -88,8 +88,8 @@ def atlas_engine(candidates: int, valset: int, limit: float) -> dict[str, Any]:
         cpu += time.process_time() - begin
         proposal = window.pop(0)
         if proposal.kind is SlotKind.CHILD:
-            child = proposal.parents[0].child("reflect", texts={"guidance": _text(len(numbers))})
-            numbers[child.id] = len(numbers)
+            child = proposal.child or proposal.parents[0].child("reflect", texts={"guidance": _text(len(numbers))})
+            numbers.setdefault(child.id, len(numbers))
             read = lessons(proposal.parents[0], [(e, 0) for e in proposal.read])
             outcome = Outcome(Draft(child, "a line"), tuple(read + lessons(child, proposal.gate)))
         else:

@@ -75,7 +75,7 @@ class Search:
         self.merging: list[int] | None = None  # population indices of the merge under way
         first = Candidate.of(seed)
         self.texts[first.id] = dict(seed)
-        self.evolution = Evolution(options.plan, (first,), self.train_ids, self.val_ids, (), gain=self._gain)
+        self.evolution = Evolution(options.plan, (first,), self.train_ids, self.val_ids, (), gain=self._gain, whole=seed.keys())
         self.evolution.planner.baselines |= set(self.ids)  # there is no baseline to buy: scores are those of the prompt alone
 
     # -- the loop -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gepa_atlas.types import Candidate
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class Entry:
-    """What the archive knows of one candidate. Sums are over val cells; see `belief.py` for how they become a posterior."""
+    """What the archive knows of one candidate; see `belief.py` for how its cells become a posterior."""
 
     index: int
     candidate: Candidate
@@ -21,12 +25,10 @@ class Entry:
     active: bool = True
     mean: float = 0.0  # posterior mean of the gain
     var: float = 0.25  # posterior variance
-    n: int = 0  # val observations, repeats of a cell included
+    n: int = 0  # observations: val cells and train lessons that nothing in it was written from; repeats of a cell included
     cells: int = 0  # val examples measured at least once
     harmed: int = 0  # val cells with a negative delta
-    effect_sum: float = 0.0  # sum over its observations of (gain - example effect)
-    shared_n: int = 0  # cells its parent has too
-    shared_sum: float = 0.0  # sum over the shared cells of the parent's (gain - example effect)
+    studied: frozenset[str] = frozenset()  # train examples that something in it was written from
     note: str = ""  # why it was made
 
     @property
@@ -34,18 +36,29 @@ class Entry:
         return self.candidate.id
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Measured cells: entry, column, mean gain over its repeats, their number; and the parent (-1: not measured there) with its gain."""
+
+    rows: Ints
+    columns: Ints
+    gains: Floats
+    times: Floats
+    parents: Ints
+    theirs: Floats
+
+
 class Archive:
     """Entries in order of arrival, and the matrix `values[entry, val column]` (NaN where nothing was measured)."""
 
-    def __init__(self, val: Sequence[str]) -> None:
-        self.columns = {example: j for j, example in enumerate(val)}
+    def __init__(self, val: Sequence[str], train: Sequence[str] = ()) -> None:
+        self.columns = {example: j for j, example in enumerate(dict.fromkeys((*val, *train)))}
+        self.n_val = len(val)
         self.entries: list[Entry] = []
         self.by_id: dict[str, int] = {}
         self.children: dict[int, list[int]] = {}
-        self._sum = np.zeros((8, len(val)))
-        self._count = np.zeros((8, len(val)), dtype=np.int32)
-        self.column_sum = np.zeros(len(val))  # over observations: gain - posterior mean of who was observed
-        self.column_n = np.zeros(len(val))
+        self._sum = np.zeros((8, len(self.columns)))
+        self._count = np.zeros((8, len(self.columns)), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -69,12 +82,10 @@ class Archive:
     def record(self, entry: Entry, example: str, gain: float) -> None:
         """One measured cell; repeats of a cell are averaged."""
         j = self.columns[example]
-        entry.cells += int(self._count[entry.index, j] == 0)
+        entry.cells += int(j < self.n_val and self._count[entry.index, j] == 0)
         entry.n += 1
         self._sum[entry.index, j] += gain
         self._count[entry.index, j] += 1
-        self.column_n[j] += 1
-        self.column_sum[j] += gain - entry.mean
 
     def measured(self, entry: Entry) -> np.ndarray:
         """Columns on which the entry has a value."""
@@ -87,36 +98,39 @@ class Archive:
         """How often the entry was measured on each column."""
         return np.asarray(self._count[entry.index, columns])
 
-    def move(self, entry: Entry, mean: float) -> None:
-        """A new posterior mean; what its observations say of the examples moves with it."""
-        if entry.n:
-            self.column_sum -= (mean - entry.mean) * self._count[entry.index]
-        entry.mean = mean
-
     def values(self, entry: Entry, columns: np.ndarray) -> np.ndarray:
         """Mean gain of the entry on columns it was measured on."""
         return np.asarray(self._sum[entry.index, columns] / self._count[entry.index, columns])
 
-    def effects(self, columns: np.ndarray) -> np.ndarray:
-        """How much easier than average each example is: shrunk mean of what all entries got there, their level removed."""
-        known = self.column_n > 0
-        centre = float((self.column_sum[known] / self.column_n[known]).mean()) if known.any() else 0.0
-        seen = self.column_n[columns]
-        return np.asarray((self.column_sum[columns] - centre * seen) / (seen + 2.0))
+    def cells(self, entries: Sequence[int], columns: Ints | None = None) -> Cells:
+        """The measured cells of these entries, on these columns or on all."""
+        who = np.asarray(entries, dtype=np.int64)
+        where = np.arange(len(self.columns)) if columns is None else columns
+        count = self._count[np.ix_(who, where)]
+        at, j = np.nonzero(count)
+        rows, columns = who[at], where[j]
+        line = np.array([-1 if (p := self.entries[i].parent) is None else p for i in who], dtype=np.int64)
+        parents = line[at]
+        anchor = np.maximum(parents, 0)
+        shared = (parents >= 0) & (self._count[anchor, columns] > 0)
+        theirs = np.where(shared, self._sum[anchor, columns] / np.maximum(self._count[anchor, columns], 1), 0.0)
+        times = self._count[rows, columns].astype(np.float64)
+        return Cells(rows, columns, self._sum[rows, columns] / times, times, np.where(shared, parents, -1), theirs)
 
     def active(self) -> list[Entry]:
         return [e for e in self.entries if e.active]
 
-    def front(self, entries: Sequence[Entry], columns: np.ndarray) -> list[Entry]:
-        """Per-example front: who is best (ties shared) on at least one of the columns. One pass."""
-        best: list[Entry] = []
-        if not entries or not len(columns):
-            return best
-        rows = np.array([e.index for e in entries])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            table = np.where(
-                self._count[np.ix_(rows, columns)] > 0, self._sum[np.ix_(rows, columns)] / self._count[np.ix_(rows, columns)], -np.inf
-            )
+    def table(self, entries: Sequence[Entry]) -> Floats:
+        """Mean gain of each entry on each val example, NaN where it was not measured."""
+        rows = np.array([e.index for e in entries], dtype=np.int64)
+        count, total = self._count[rows, : self.n_val], self._sum[rows, : self.n_val]
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def front(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Per-example front: who is best (ties shared) on at least one val example. One pass."""
+        if not entries:
+            return []
+        table = np.nan_to_num(self.table(entries), nan=-np.inf)
         top = table.max(axis=0)
         wins = ((table == top) & (top > -np.inf)).any(axis=1)
         return [e for e, won in zip(entries, wins, strict=True) if won]

@@ -12,7 +12,7 @@ whatever finishes first. `IDLE` proposals keep that clock when there is nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from gepa_atlas.budget import Budget
 from gepa_atlas.errors import ContractError
 from gepa_atlas.evolve.archive import Archive, Entry, non_dominated
+from gepa_atlas.evolve.belief import Belief
 from gepa_atlas.evolve.planner import Plan, Planner
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.evolve.verdict import rule
@@ -40,7 +41,11 @@ class Phase(StrEnum):
 
 
 class Evolution:
-    """One search. `gain` values a lesson (None when unscored); `guard` refuses a candidate with a reason before it costs anything."""
+    """One search. `gain` values a lesson (None when unscored); `guard` refuses a candidate with a reason before it costs anything.
+
+    `questions` (example id -> text) lets the search see which items of a prompt are about which examples; without it they are about none.
+    Components named in `whole` (code, JSON) are never taken apart and put together again line by line.
+    """
 
     def __init__(
         self,
@@ -52,17 +57,19 @@ class Evolution:
         *,
         gain: Callable[[Lesson], float | None] = lambda lesson: lesson.delta,
         guard: Callable[[Candidate], str | None] = lambda candidate: None,
+        questions: Mapping[str, str] | None = None,
+        whole: Collection[str] = (),
     ) -> None:
         if not seeds or not val or not plan.operators:
             raise ContractError("a search needs at least one seed, one val example and one operator")
         self.plan = plan
         self.seed = seeds[0]
         self.val = tuple(_shuffled(val, plan.seed, "val"))
-        self.archive = Archive(self.val)
+        self.archive = Archive(self.val, tuple(train))
         for candidate in dict.fromkeys(seeds):
             self.archive.add(candidate, 0)
         self.budget = Budget(plan.rollouts)
-        self.planner = Planner(plan, self.archive, self.budget, train, self.val)
+        self.planner = Planner(plan, self.archive, self.budget, train, self.val, Belief(self.archive, questions or {}, frozenset(whole)))
         self.belief, self.portfolio = self.planner.belief, self.planner.portfolio
         self.phase = Phase.SEARCH
         self.stop_reason: str | None = None
@@ -211,8 +218,11 @@ class Evolution:
 
     def _tell_child(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
         draft, parent = outcome.draft, proposal.parents[0]
+        if outcome.lessons and outcome.lessons[0].candidate_id == parent.id:
+            self._take(self.archive.get(parent.id), outcome.lessons)
         if draft is None or draft.candidate is None:
-            self.portfolio.credit(proposal.operator, 0.0, spent)
+            if proposal.child is None:
+                self.portfolio.credit(proposal.operator, 0.0, spent)
             self._best_since += 1
             return self._decide(proposal, None, Status.NOT_ADDED, draft.note if draft else "no draft", spent)
         child = draft.candidate
@@ -221,14 +231,16 @@ class Evolution:
             return self._decide(proposal, child.id, Status.NOT_ADDED, "the same idea was told while this one was in flight", spent)
         entry = self.archive.add(child, self.told, draft.note)
         self._retire()
-        self.belief.update(entry)
+        self.belief.enter(entry)
+        self.planner.study(entry, proposal)
         self._take(entry, outcome.lessons)
         if entry.n == 0:
             entry.active = False
             self._best_since += 1
             return self._decide(proposal, child.id, Status.NOT_ADDED, _why_unscored(outcome.lessons), spent)
         chance, improvement = self._step(entry)
-        self.portfolio.credit(proposal.operator, improvement, spent)
+        if proposal.child is None:
+            self.portfolio.credit(proposal.operator, improvement, spent)
         if chance < 0.15:
             entry.active = False
             self.planner.rejected.setdefault(parent.id, []).append(child)
@@ -250,6 +262,8 @@ class Evolution:
         columns = []
         for lesson in lessons:
             if lesson.candidate_id != entry.id or lesson.example.id not in self.archive.columns or lesson.cell in self.planner.taught:
+                continue
+            if lesson.example.id in entry.studied:
                 continue
             gain = self._gain(lesson)
             self.planner.taught[lesson.cell] = gain

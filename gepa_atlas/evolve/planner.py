@@ -10,7 +10,8 @@ import numpy as np
 
 from gepa_atlas.budget import Budget
 from gepa_atlas.evolve.archive import Archive, Entry
-from gepa_atlas.evolve.belief import Belief
+from gepa_atlas.evolve.belief import Belief, Draw
+from gepa_atlas.evolve.compose import compose
 from gepa_atlas.evolve.portfolio import Operator, Portfolio
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.types import Candidate, Lesson, Proposal, SlotKind
@@ -19,6 +20,8 @@ _SMALL = 200  # below this many rollouts the seed gets half of its first look, s
 _ENOUGH = 24  # val observations with which a candidate is bred from in any case; the final race measures the best ones further
 _PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
 _SPECIALISTS = 0.3  # share of children whose parent is drawn by lexicase rather than by mean
+_CHANGES = 4  # items that a composed child has changed of its base, at most
+_FINALS = 2  # candidates that are put together from all that is known, for the final race
 _DUEL = 0.4  # share of the final race that goes to the seed while it is known less well than the favourite
 
 
@@ -38,17 +41,21 @@ class Plan:
     plateau: int | None = None  # children in a row without a new best before the search ends
     target: float | None = None  # mean gain at which the search ends
     student_calls: int = 1  # student runs of one second attempt
+    ideas: float = 0.65  # share of slots that ask an operator for something new; the others compose and measure what there is
 
 
 class Planner:
     """Makes proposals. Holds, beside the archive, what has been taught, read, refused and asked for."""
 
-    def __init__(self, plan: Plan, archive: Archive, budget: Budget, train: Sequence[str], val: Sequence[str]) -> None:
+    def __init__(self, plan: Plan, archive: Archive, budget: Budget, train: Sequence[str], val: Sequence[str], belief: Belief) -> None:
         self.plan, self.archive, self.budget = plan, archive, budget
         self.train, self.val = tuple(train), tuple(val)
-        self.belief = Belief(archive)
+        self.belief = belief
+        for entry in archive.entries:
+            self.belief.enter(entry)
         self.portfolio = Portfolio(plan.operators)
         self.asked = 0
+        self.finals = 0
         self.flying: dict[int, Proposal] = {}
         self.taught: dict[tuple[str, str, int], float | None] = {}  # gain of each val cell, None where it was not scored
         self.reading: dict[tuple[str, str], Lesson] = {}  # train lessons by candidate and example
@@ -57,6 +64,7 @@ class Planner:
         self._coming_of = (-1, 0)  # the moment (proposals asked, in flight) that the next two were taken at
         self._baselines_coming: set[str] = set()
         self._lessons_coming: set[tuple[str, str]] = set()
+        self.studied: dict[int, frozenset[str]] = {}  # train examples that an item was written from
         self.repeats: list[bool] = []  # whether each repeated cell said something else than the first time
         self.seeds_left = [e.id for e in archive.entries]
 
@@ -67,20 +75,48 @@ class Planner:
             small = self.plan.rollouts is not None and self.plan.rollouts < _SMALL
             return self.measure(entry, "seed", self.plan.minibatch * (1 if small else 2))
         random = rng(self.plan.seed, self.asked, "plan")
+        draw = self.belief.draw(random)
         active = self.archive.active()
-        sampled = [e.mean + math.sqrt(e.var) * random.standard_normal() for e in active]
-        favourite = active[int(np.argmax(sampled))]
+        favourite = max(active, key=lambda e: (draw.level[e.index], -e.index))
+        if random.random() >= self.plan.ideas:
+            proposal = self._exploit(favourite, draw, random)
+            if proposal is not None:
+                return proposal
+        return self._child(favourite, active, random)
+
+    def _exploit(self, favourite: Entry, draw: Draw, random: np.random.Generator) -> Proposal | None:
+        """What this draw would ship: put together from known items, or the favourite itself; measured either way."""
+        composed = self._compose(favourite, draw, random)
+        if composed is not None:
+            return composed
+        child = self._composite(favourite, draw)
+        favourite = self.archive.get(child.id) if child is not None and child.id in self.archive.by_id else favourite
         if self._worth_measuring(favourite):
             proposal = self.measure(favourite, "race", max(self.plan.minibatch, self._n_with_pending(favourite)))
             if proposal.gate and self.budget.affords(proposal.cost):
                 return proposal
-        return self._child(favourite, active, random)
+        return None
+
+    def _composite(self, base: Entry, draw: Draw) -> Candidate | None:
+        return compose(base.candidate, draw, self.belief.catalogue, _CHANGES)
+
+    def _compose(self, base: Entry, draw: Draw, random: np.random.Generator) -> Proposal | None:
+        child = self._composite(base, draw)
+        coming = {p.child.id for p in self.flying.values() if p.child is not None}
+        if child is None or child.id in self.archive.by_id or child.id in coming:
+            return None
+        gate = self._choose_gate(base, random)
+        cost = self.cost(gate, (), base)
+        if not self.budget.affords(cost):
+            return None
+        return Proposal(self.asked, SlotKind.CHILD, "compose", (base.candidate,), (), gate, cost, child=child)
 
     def _worth_measuring(self, entry: Entry) -> bool:
         """A favourite is measured until its sd is well under the size of a step; then it is bred from."""
-        if entry.cells + self._n_with_pending(entry) - entry.n >= len(self.val):
+        pending = self._n_with_pending(entry) - entry.n
+        if entry.cells + pending >= len(self.val):
             return False
-        n = max(1, self._n_with_pending(entry))
+        n = max(1, entry.n + pending)
         if n >= _ENOUGH:
             return False
         return math.sqrt(self.belief.cell_var / n) > _PRECISION * math.sqrt(self.belief.step_var)
@@ -111,20 +147,21 @@ class Planner:
     def _lexicase(self, active: Sequence[Entry], random: np.random.Generator) -> Entry:
         """The survivor of val examples in random order: keeps specialists and generalists alike, needs no scalar score."""
         pool = [e for e in active if e.n] or list(active)
+        table = self.archive.table(pool)
+        alive = np.ones(len(pool), dtype=bool)
         for j in random.permutation(len(self.val)):
-            column = np.array([j])
-            scored = [(e, float(self.archive.values(e, column)[0])) for e in pool if self.archive.has(e, int(j))]
-            if len(scored) < 2:
+            column = np.where(alive, table[:, j], np.nan)
+            if np.count_nonzero(column == column) < 2:
                 continue
-            top = max(value for _, value in scored)
-            pool = [e for e, value in scored if value == top]
-            if len(pool) == 1:
+            alive = column == np.nanmax(column)
+            if np.count_nonzero(alive) == 1:
                 break
-        return pool[int(random.integers(len(pool)))]
+        left = np.flatnonzero(alive)
+        return pool[int(left[random.integers(len(left))])]
 
     def _choose_gate(self, parent: Entry, random: np.random.Generator) -> tuple[tuple[str, int], ...]:
         """Cells for a new child: val examples the parent is known on, so that the comparison is paired at no extra cost."""
-        known = [self.val[j] for j in self.archive.measured(parent)]
+        known = [self.val[j] for j in self.archive.measured(parent) if j < len(self.val)]
         seen = set(known)
         fresh = [e for e in self.val if e not in seen]
         picked = [known[i] for i in random.permutation(len(known))][: self.plan.minibatch]
@@ -152,6 +189,11 @@ class Planner:
         seed = self.archive.entries[0]
         field = best if seed in best or not seed.n else [*best, seed]
         random = rng(self.plan.seed, self.asked, "race")
+        if self.finals < _FINALS:
+            put_together = self._compose(best[0], self.belief.expected(), random)
+            self.finals += put_together is not None
+            if put_together is not None:
+                return put_together
         order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
         if seed.n < best[0].n and random.random() < _DUEL:  # what the winner is worth is known no better than the seed is
             order = [seed, *(e for e in order if e is not seed)]
@@ -192,6 +234,15 @@ class Planner:
             cells.append((example, 0))
             cost += more
         return Proposal(self.asked, SlotKind.MEASURE, why, (entry.candidate,), (), tuple(cells), cost)
+
+    def study(self, entry: Entry, proposal: Proposal) -> None:
+        """Note which train examples a new entry was written from: what it does on those is no evidence of what it is worth."""
+        parent = self.archive.get(proposal.parents[0].id)
+        rows = self.belief.catalogue.rows
+        new = set(rows[entry.index]) - set(rows[parent.index])
+        for item in new:
+            self.studied.setdefault(item, frozenset(proposal.read))
+        entry.studied = frozenset().union(parent.studied, proposal.read, *(self.studied[item] for item in new))
 
     def idle(self) -> Proposal:
         return Proposal(self.asked, SlotKind.IDLE, "idle", ())

@@ -97,7 +97,8 @@ def test_it_finds_the_rules_within_the_limit_and_answers_a_gepa_result() -> None
     assert set(result.best_candidate["system"].split()) == {"capitals", "digits"}
     assert result.val_aggregate_scores[result.best_idx] == 1.0 and result.better_than_seed > 0.97
     assert sum(shop.calls.values()) == result.total_metric_calls <= 150
-    assert max(shop.calls.values()) == 1, "this shop is deterministic and was told so by its answers: nothing twice"
+    twice = sum(n > 1 for n in shop.calls.values())
+    assert max(shop.calls.values()) <= 2 and twice <= 12, "a few cells are repeated to learn that this shop is deterministic, no more"
     assert result.parents[0] == [None] and all(p[0] < i for i, p in enumerate(result.parents) if i)
     assert result.val_aggregate_subscores[result.best_idx] == {"right": 1.0}
     assert result.to_dict()["best_idx"] == result.best_idx and "digraph" in result.candidate_tree_dot()
@@ -193,7 +194,8 @@ def test_a_run_dir_is_gone_on_with_and_nothing_is_paid_twice(tmp_path: Path) -> 
     shop.fail_at = None
     model, witness = Model(), Witness()
     result = search(shop, max_metric_calls=120, run_dir=str(tmp_path / "run"), reflection_lm=model, callbacks=[witness])
-    assert max(shop.calls.values()) == 1 and result.total_metric_calls == sum(shop.calls.values()) > paid
+    assert max(shop.calls.values()) <= 2 and sum(n > 1 for n in shop.calls.values()) <= 12
+    assert result.total_metric_calls == sum(shop.calls.values()) > paid
     assert result.candidates[1] == whole.candidates[1], "what was found before the crash is found again"
     assert witness.of("on_state_saved")[-1]["run_dir"] == str(tmp_path / "run")
     before = sum(shop.calls.values())

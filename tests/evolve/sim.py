@@ -77,7 +77,7 @@ def drive(plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20)
         lessons: list[Lesson] = []
         if proposal.kind is SlotKind.CHILD:
             lessons = [world.lesson(proposal.parents[0], by_id[e], 0) for e in proposal.read]
-            draft = world.draft(proposal, plan.seed)
+            draft = Draft(proposal.child) if proposal.child else world.draft(proposal, plan.seed)
             if draft.candidate and (reason := evolution.refuse(proposal, draft.candidate)):
                 draft = Draft(None, reason)
             who = (draft.candidate,) if draft.candidate else ()

@@ -69,7 +69,9 @@ def test_measured_noise_bounds_what_is_shared_with_the_parent() -> None:
     def believing(error: float | None) -> Belief:
         archive = Archive(ids)
         parent, child = archive.add(SEED, 0), archive.add(SEED.child("edit", texts={"guidance": "c"}), 0)
-        belief = Belief(archive)
+        belief = Belief(archive, {})
+        belief.enter(parent)
+        belief.enter(child)
         values = random.normal(0, 0.3, 40)
         for entry in (parent, child):
             for i, value in zip(ids, values, strict=True):

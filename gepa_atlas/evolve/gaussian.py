@@ -1,0 +1,59 @@
+"""A Gaussian over named weights that grows, and is conditioned on linear views of itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Gaussian:
+    """`mean` (n,) and covariance (n, n). `append` costs nothing, `condition` of k views k n^2 or n^3, whichever is less."""
+
+    def __init__(self) -> None:
+        self._mean, self._cov, self._n = np.zeros(64), np.zeros((64, 64)), 0
+
+    @property
+    def mean(self) -> Floats:
+        return self._mean[: self._n]
+
+    @property
+    def cov(self) -> Floats:
+        return self._cov[: self._n, : self._n]
+
+    def append(self, mean: float, var: float) -> int:
+        """One weight more, independent of the others until something is seen; its number."""
+        if self._n == len(self._mean):
+            self._mean = np.append(self._mean, np.zeros(self._n))
+            self._cov = np.pad(self._cov, (0, self._n))
+        at, self._n = self._n, self._n + 1
+        self._mean[at], self._cov[at, at] = mean, var
+        return at
+
+    def condition(self, phi: Floats, seen: Floats, noise: Floats) -> None:
+        """On `seen` (k,) = phi (k, n) @ weights + N(0, noise (k,))."""
+        if not len(seen):
+            return
+        missed = seen - phi @ self.mean
+        if len(seen) < self._n:
+            cross = self.cov @ phi.T
+            spread = phi @ cross
+            spread[np.diag_indices_from(spread)] += noise
+            gain = np.linalg.solve(spread, cross.T).T
+            self._mean[: self._n] += gain @ missed
+            cov = np.asarray(self.cov - gain @ cross.T)
+        else:
+            weighted = phi / noise[:, None]
+            cov = np.asarray(np.linalg.inv(np.linalg.inv(self.cov) + phi.T @ weighted))
+            self._mean[: self._n] += cov @ (weighted.T @ missed)
+        self._cov[: self._n, : self._n] = 0.5 * (cov + cov.T)
+
+    def of(self, phi: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance of phi @ weights, row by row."""
+        return phi @ self.mean, np.maximum(((phi @ self.cov) * phi).sum(1), 1e-8)
+
+    def sample(self, random: np.random.Generator) -> Floats:
+        jitter = 1e-10 * np.eye(self._n)
+        return np.asarray(self.mean + np.linalg.cholesky(self.cov + jitter) @ random.standard_normal(self._n))

@@ -1,0 +1,146 @@
+"""What candidates are made of: lines of their texts, demonstrations, settings. Candidates that share an item share what is known of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import numpy.typing as npt
+
+from gepa_atlas import pieces as p
+from gepa_atlas.texts import words
+from gepa_atlas.types import Candidate, Demo
+
+Item = tuple[str, str]
+"""(component, bare text of a line), (DEMO, example id), ("setting:NAME", value) or ("whole:COMPONENT", its text)."""
+
+ALIKE = 0.5  # two items that share so much say the same: a topic, of which a composed candidate has one item at most
+DEMO = "demo:"
+_WHOLE, _SETTING = "whole:", "setting:"
+_TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
+_PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
+
+
+def items_of(candidate: Candidate, whole: AbstractSet[str] = frozenset()) -> tuple[Item, ...]:
+    """The distinct items, in order; components in `whole` (code, JSON) are one item each."""
+    found: dict[Item, None] = {}
+    for name, text in candidate.texts:
+        if name in whole:
+            found[f"{_WHOLE}{name}", text] = None
+        for line in () if name in whole else p.texts(text):
+            if line:
+                found[name, line.casefold()] = None
+    for demo in candidate.demos:
+        found[DEMO, demo.example_id] = None
+    for name, value in candidate.settings:
+        found[f"{_SETTING}{name}", repr(value)] = None
+    return tuple(found)
+
+
+def is_line(item: Item) -> bool:
+    return ":" not in item[0]
+
+
+def fixed(item: Item) -> bool:
+    """A line with a placeholder stays; so do settings and whole components, which operators change, but which nothing is composed of."""
+    return item[0].startswith((_SETTING, _WHOLE)) or bool(is_line(item) and _PLACEHOLDER.search(item[1]))
+
+
+class Catalogue:
+    """Every item ever seen, numbered; the items of each entry; and which items are about which examples, or say nearly the same."""
+
+    def __init__(self, questions: Sequence[str] = (), n_val: int = 0, whole: AbstractSet[str] = frozenset()) -> None:
+        self.whole = whole
+        self.index: dict[Item, int] = {}
+        self.items: list[Item] = []
+        self.text: list[str] = []  # as first written
+        self.rows: list[tuple[int, ...]] = []  # items of each entry
+        self.topic: list[int] = []  # number of the first item that says nearly the same
+        self.demos: dict[str, Demo] = {}  # by example id
+        self.most_demos = 0  # that any entry has
+        self._words: list[frozenset[str]] = []
+        self._seen: dict[str, int] = {}  # word -> number of items that have it
+        self._n_val = n_val
+        self._examples = len(questions)
+        self._telling = _telling(questions)
+        self._match = np.zeros((64, len(questions)), dtype=bool)
+        self._share = np.zeros(64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def matches(self) -> npt.NDArray[np.bool_]:
+        """items x examples: whether they share a telling word."""
+        return self._match[: len(self.items)]
+
+    @property
+    def share(self) -> npt.NDArray[np.float64]:
+        """Of each item, the share of val examples that it is about."""
+        return self._share[: len(self.items)]
+
+    def enter(self, candidate: Candidate) -> tuple[int, ...]:
+        """Numbers of a new entry's items."""
+        self.rows.append(self.row(candidate))
+        self.demos |= {demo.example_id: demo for demo in candidate.demos}
+        self.most_demos = max(self.most_demos, len(candidate.demos))
+        return self.rows[-1]
+
+    def row(self, candidate: Candidate) -> tuple[int, ...]:
+        """Numbers of the candidate's items, new ones numbered on the way."""
+        row = tuple(self._number(item) for item in items_of(candidate, self.whole))
+        if len(self.text) < len(self.items):
+            written = {(name, line.casefold()): line for name, text in candidate.texts for line in p.texts(text)}
+            self.text += [written.get(item, item[1]) for item in self.items[len(self.text) :]]
+        return row
+
+    def _number(self, item: Item) -> int:
+        at = self.index.get(item)
+        if at is None:
+            at = self.index[item] = len(self.items)
+            self.items.append(item)
+            bag = frozenset(_content(item[1])) if is_line(item) else frozenset([item[1]])
+            self._words.append(bag)
+            for word in bag:
+                self._seen[word] = self._seen.get(word, 0) + 1
+            first = (self.topic[other] for other in range(at) if self.topic[other] == other and self.alike(at, other) >= ALIKE)
+            self.topic.append(next(first, at))
+            self._find(at, bag if is_line(item) else frozenset())
+        return at
+
+    def _find(self, at: int, bag: frozenset[str]) -> None:
+        """Which examples the item is about."""
+        if at >= len(self._match):
+            self._match = np.vstack([self._match, np.zeros_like(self._match)])
+            self._share = np.append(self._share, np.zeros_like(self._share))
+        for word in bag:
+            for example in self._telling.get(word, ()):
+                self._match[at, example] = True
+        if self._n_val:
+            self._share[at] = float(self._match[at, : self._n_val].mean())
+
+    def alike(self, one: int, other: int) -> float:
+        """Share of the two items' words in common, each word weighed by its rarity among all items; 0 across components."""
+        if self.items[one][0] != self.items[other][0]:
+            return 0.0
+        a, b = self._words[one], self._words[other]
+        both = self._weight(a & b)
+        return both / max(1e-9, self._weight(a | b))
+
+    def _weight(self, bag: Iterable[str]) -> float:
+        return sum(math.log(1 + len(self.items) / self._seen[w]) for w in bag)
+
+
+def _content(text: str) -> list[str]:
+    return [w for w in words(text) if w[0].isalnum()]
+
+
+def _telling(questions: Sequence[str]) -> dict[str, list[int]]:
+    """Words that some questions have and most do not, with the examples that have them: at least two, at most two in five."""
+    found: dict[str, list[int]] = {}
+    for at, question in enumerate(questions):
+        for word in set(_content(question)):
+            found.setdefault(word, []).append(at)
+    return {word: where for word, where in found.items() if 2 <= len(where) <= _TELLING * len(questions)}

@@ -1,0 +1,136 @@
+"""What is believed: the Gaussian against its definition, evidence that crosses lineages, and what is put together from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gepa_atlas.evolve.archive import Archive, Entry
+from gepa_atlas.evolve.belief import Belief, Draw
+from gepa_atlas.evolve.compose import compose
+from gepa_atlas.evolve.gaussian import Gaussian
+from gepa_atlas.evolve.items import Catalogue, items_of
+from gepa_atlas.evolve.rng import rng
+from gepa_atlas.types import Candidate, Demo
+
+RULES = ["Cite the order number.", "Answer in capitals only.", "Never mention the weather today.", "Name two sources below."]
+
+
+@given(st.integers(0, 999), st.integers(1, 6), st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_conditioning_in_parts_is_conditioning_at_once_and_is_the_definition(seed: int, n: int, k: int) -> None:
+    random = rng(seed, "gaussian")
+    var, phi, seen, noise = random.random(n) + 0.1, random.standard_normal((k, n)), random.standard_normal(k), random.random(k) + 0.1
+    parts, once = Gaussian(), Gaussian()
+    for g in (parts, once):
+        for v in var:
+            g.append(0.3, v)
+    for i in range(k):
+        parts.condition(phi[i : i + 1], seen[i : i + 1], noise[i : i + 1])
+    once.condition(phi, seen, noise)
+    cov = np.linalg.inv(np.diag(1 / var) + phi.T @ np.diag(1 / noise) @ phi)
+    mean = cov @ (0.3 / var + phi.T @ (seen / noise))
+    for g in (parts, once):
+        assert g.mean == pytest.approx(mean) and g.cov == pytest.approx(cov)
+
+
+def test_samples_have_the_moments_of_the_posterior() -> None:
+    g = Gaussian()
+    for _ in range(3):
+        g.append(0.0, 1.0)
+    g.condition(np.array([[1.0, 1.0, 0.0]]), np.array([1.0]), np.array([0.01]))
+    drawn = np.array([g.sample(rng(i, "draw")) for i in range(4000)])
+    assert drawn.mean(0) == pytest.approx(g.mean, abs=0.05)
+    assert np.cov(drawn.T) == pytest.approx(g.cov, abs=0.08)
+
+
+class Population:
+    """A seed without rules; every rule is worth `worth` on every example, plus noise of a cell."""
+
+    def __init__(self, worth: dict[str, float], sd: float = 0.1) -> None:
+        self.worth, self.sd = worth, sd
+        self.ids = [f"v{i}" for i in range(60)]
+        self.archive = Archive(self.ids)
+        self.belief = Belief(self.archive, {})
+        self.seed = self.enter([])
+
+    def candidate(self, rules: list[str], parent: Entry | None = None) -> Candidate:
+        texts = {"guidance": "\n".join(["Be brief.", *rules])}
+        return parent.candidate.child("test", texts=texts) if parent else Candidate.of(texts)
+
+    def enter(self, rules: list[str], cells: int = 30, parent: Entry | None = None) -> Entry:
+        entry = self.archive.add(self.candidate(rules, parent), 0)
+        self.belief.enter(entry)
+        random = rng(len(self.archive), "cells")
+        columns = np.sort(random.permutation(60)[:cells])
+        for j in columns:
+            self.archive.record(entry, self.ids[j], 0.3 + sum(self.worth[r] for r in rules) + self.sd * random.standard_normal())
+        if cells:
+            self.belief.learn(entry, columns)
+        return entry
+
+    def item(self, rule: str) -> int:
+        return self.belief.catalogue.index["guidance", rule.casefold()]
+
+
+def test_an_item_is_known_from_every_lineage_it_was_in() -> None:
+    """A candidate nobody has measured is believed to be what its items were worth elsewhere."""
+    world = Population({RULES[0]: 0.2, RULES[1]: -0.15, RULES[2]: 0.0, RULES[3]: 0.1})
+    for rules in ([RULES[0]], [RULES[1]], [RULES[0], RULES[2]], [RULES[3], RULES[1]], [RULES[3]]):
+        world.enter(rules, parent=world.seed)
+    worth = world.belief.expected().worth
+    order = sorted(RULES, key=lambda r: -worth[world.item(r)])
+    assert order == [RULES[0], RULES[3], RULES[2], RULES[1]]
+    new = world.enter([RULES[0], RULES[3]], cells=0, parent=world.seed)
+    level = world.belief.expected().level
+    assert level[new.index] > max(level[0], level[2], level[4], level[5]) + 0.04  # shrunk, but above each that lacks one of the two
+
+
+def test_the_draw_that_knows_composes_the_best_candidate() -> None:
+    world = Population({RULES[0]: 0.2, RULES[1]: -0.2, RULES[2]: 0.15, RULES[3]: -0.1})
+    for rule in RULES:
+        world.enter([rule], cells=60, parent=world.seed)
+    base = world.archive.entries[2]
+    child = compose(base.candidate, world.belief.expected(), world.belief.catalogue, 4)
+    assert child is not None
+    kept = set(child.text("guidance").splitlines())
+    assert {RULES[0], RULES[2]} <= kept and RULES[1] not in kept and RULES[3] not in kept
+    assert child.parents == (base.id,)
+
+
+def test_composing_keeps_placeholders_and_has_one_item_of_a_topic() -> None:
+    seed = Candidate.of({"guidance": "Question: {question}\nReply with the number only."})
+    other = Candidate.of({"guidance": "Question: {question}\nReply with the bare number only."})
+    catalogue = Catalogue()
+    catalogue.enter(seed)
+    catalogue.enter(other)
+    bad, twin = catalogue.index["guidance", "question: {question}"], catalogue.index["guidance", "reply with the bare number only."]
+    worth = np.zeros(len(catalogue))
+    worth[bad], worth[twin] = -1.0, 0.5
+    child = compose(seed, Draw(worth, np.zeros(2)), catalogue, 4)
+    assert child is not None and child.text("guidance") == "Question: {question}\nReply with the bare number only."
+    assert compose(seed, Draw(np.full(len(catalogue), np.nan), np.zeros(2)), catalogue, 4) is None
+
+
+def test_demonstrations_are_items_up_to_the_most_that_any_candidate_had() -> None:
+    demos = [Demo(f"t{i}", f"question {i}", f"answer {i}") for i in range(3)]
+    one, two = Candidate.of({"guidance": "Go."}, (demos[0],)), Candidate.of({"guidance": "Go."}, (demos[1], demos[2]))
+    catalogue = Catalogue()
+    for candidate in (one, two):
+        catalogue.enter(candidate)
+    worth = np.array([0.0, 0.1, 0.3, 0.2])
+    assert [item[1] for item in catalogue.items[1:]] == ["t0", "t1", "t2"]
+    child = compose(one, Draw(worth, np.zeros(2)), catalogue, 4)
+    assert child is not None and [d.example_id for d in child.demos] == ["t0", "t1"]
+
+
+def test_an_item_is_about_the_examples_that_share_a_telling_word_with_it() -> None:
+    questions = ["a parcel to Norway", "a parcel to Spain", "a letter to Norway", "a parcel to Italy", "a parcel to Malta"]
+    catalogue = Catalogue(questions, 5)
+    catalogue.enter(Candidate.of({"guidance": "For Norway add customs forms.\nA parcel is weighed."}))
+    norway, parcel = catalogue.matches()
+    assert norway.tolist() == [True, False, True, False, False] and catalogue.share[0] == pytest.approx(0.4)
+    assert not parcel.any()  # most questions have that word
+    assert items_of(Candidate.of({"a": "One.\nOne.", "b": "One."})) == (("a", "one."), ("b", "one."))
