@@ -16,7 +16,6 @@ from gepa_atlas.evolve.belief import Draw
 from gepa_atlas.evolve.items import DEMO, Catalogue, fixed, is_line
 from gepa_atlas.types import Candidate
 
-
 _PRICE = 0.005  # worth below which an item is not taken up, or is left out again: length never grows for nothing
 
 

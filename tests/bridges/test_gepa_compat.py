@@ -275,8 +275,8 @@ def test_money_for_reflection_is_limited() -> None:
             return super().__call__(prompt)
 
     model = Priced()
-    search(reflection_lm=model, max_reflection_cost=1.0, max_metric_calls=None)
-    assert model.total_cost == 1.0
+    search(reflection_lm=model, max_reflection_cost=0.5, max_metric_calls=None)
+    assert model.total_cost == 0.5
 
 
 def test_progress_and_log_are_written_where_they_belong(capsys: pytest.CaptureFixture[str]) -> None:
