@@ -66,11 +66,17 @@ def _version(package: str) -> str | None:
 
 def keys(tree: Any) -> list[Row]:
     """Names of the variables that hold keys, and whether they are set; never a value."""
-    wanted = dict.fromkeys(_named_keys(tree))
-    missing = [name for name in wanted if not os.environ.get(name)]
+    named = dict.fromkeys(_named_keys(tree))
+    usual = [name for name in dict.fromkeys(_vendor_keys(tree)) if name not in named]
+    missing = [name for name in named if not os.environ.get(name)]
+    guessed = [name for name in usual if not os.environ.get(name)]
+    fix = "export them, or put NAME=value lines into .env"
     if missing:
-        return [Row("keys", "red", f"not set: {', '.join(missing)}", "export them, or put NAME=value lines into .env")]
-    return [Row("keys", "green", f"set: {', '.join(wanted)}" if wanted else "none is needed")]
+        return [Row("keys", "red", f"not set: {', '.join([*missing, *guessed])}", fix)]
+    if guessed:
+        return [Row("keys", "yellow", f"litellm usually reads {', '.join(guessed)}, not set", f"{fix}, unless it finds another way in")]
+    found = [*named, *usual]
+    return [Row("keys", "green", f"set: {', '.join(found)}" if found else "none is needed")]
 
 
 def _named_keys(node: Any, under_headers: bool = False) -> Iterator[str]:
@@ -80,9 +86,6 @@ def _named_keys(node: Any, under_headers: bool = False) -> Iterator[str]:
         for inner in node:
             yield from _named_keys(inner, under_headers)
     elif isinstance(node, dict):
-        vendor = _vendor(node)
-        if vendor in _VENDOR_KEYS:
-            yield _VENDOR_KEYS[vendor]
         for key, inner in node.items():
             if key == "api_key_env" and isinstance(inner, str):
                 yield inner
@@ -90,6 +93,13 @@ def _named_keys(node: Any, under_headers: bool = False) -> Iterator[str]:
                 yield from (str(name) for name in inner.values())
             else:
                 yield from _named_keys(inner, under_headers or key == "headers")
+
+
+def _vendor_keys(node: Any) -> Iterator[str]:
+    if isinstance(node, dict) and _vendor(node) in _VENDOR_KEYS:
+        yield _VENDOR_KEYS[_vendor(node)]
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _vendor_keys(inner)
 
 
 def _vendor(node: dict[str, Any]) -> str:

@@ -40,8 +40,8 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     _check_copies(loaded, loaded.run_dir)
     watcher = Watcher(make_view(mode))
     try:
-        _refuse_red(static_rows(loaded))
         experiment = build_experiment(loaded, on_call=watcher.on_call)
+        _refuse_red(static_rows(loaded))
         said = tuple(row.said for row in advice(build_student(loaded)))
         watcher.notes = (*notes(loaded, experiment.dataset), *said, *last_estimate(loaded, experiment))
         result = loop.run(experiment, loaded.run_dir, watcher)

@@ -193,8 +193,12 @@ def test_keys_are_shown_by_name_only(check: Check, monkeypatch: pytest.MonkeyPat
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     [row] = keys(tree)
-    assert row.state == "red" and row.said == "not set: ONE_KEY, TWO_KEY, ANTHROPIC_API_KEY, OPENAI_API_KEY, FIVE_KEY"
-    for name in ("ONE_KEY", "TWO_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "FIVE_KEY"):
+    assert row.state == "red" and row.said == "not set: ONE_KEY, TWO_KEY, FIVE_KEY, ANTHROPIC_API_KEY, OPENAI_API_KEY"
+    for name in ("ONE_KEY", "TWO_KEY", "FIVE_KEY"):
+        monkeypatch.setenv(name, "s3cret-value-of-a-key")
+    [row] = keys(tree)
+    assert row.state == "yellow" and "litellm usually reads ANTHROPIC_API_KEY, OPENAI_API_KEY" in row.said
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, "s3cret-value-of-a-key")
     [row] = keys(tree)
     assert row.state == "green" and "s3cret" not in row.said
