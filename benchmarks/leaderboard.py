@@ -73,7 +73,11 @@ def section(document: dict[str, Any], name: str) -> str:
     columns = {k: v for k, v in COLUMNS[kind].items() if any(k in r for r in rows)}
     kept = [r for r in rows if shown(kind, r)] or rows
     made = [f"`{name}`", about["made"][:10], f"commit {about['commit'][:10]}" + (" with changes" if about.get("changed_files") else "")]
-    made += [f"{k} {about[k]}" for k in ("key", "budget", "worlds_per_family", "model") if about.get(k) is not None]
+    made += [
+        f"{k} {about[k]}"
+        for k in ("key", "budget", "worlds_per_family", "model", "engine", "draws_done", "draws")
+        if about.get(k) is not None
+    ]
     peers = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v and k in ("gepa", "dspy"))
     lines = [f"### {TITLES[kind]}", "", f"{'; '.join(made)}; {peers}; {about['machine']['cpus']} cores.", ""]
     lines += ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
