@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import httpx
 
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # a gateway sends it on to the IPv4 address in its last four bytes
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # IETF protocol assignments, which older Pythons call global
+
+
 def host_of(url: str) -> str:
     """`scheme:host:port`, the port always there: what calls that share limits have in common."""
     parts = urlsplit(url)
@@ -52,5 +56,7 @@ async def _addresses(host: str, port: int, where: str) -> list[str]:
 
 def _public(text: str) -> bool:
     address = ipaddress.ip_address(text)
-    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (inner or address).is_global and not (inner or address).is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+        address = address.ipv4_mapped or address.sixtofour or translated or address
+    return address.is_global and not address.is_multicast and address not in _PROTOCOLS

@@ -20,6 +20,9 @@ Examples:
 """
 
 
+_SAMPLE = "examples.jsonl"
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """What a provider needs to be told: the question, an answer that can be typed over, a file that makes that answer work."""
@@ -58,6 +61,7 @@ def init(
 ) -> None:
     """Write a commented configuration and a sample of data, and say what to type next. Asks in a terminal, unless told by flags."""
     import difflib
+    import shlex
 
     from gepa_atlas.errors import ConfigError
 
@@ -69,7 +73,13 @@ def init(
         hint = f"did you mean {near[0]!r}?" if near else f"init knows {', '.join(_KINDS)}"
         raise ConfigError(f"--provider {provider!r}: {hint}")
     kind = _KINDS[provider]
-    written = _files(provider, kind, agent or kind.example, data, name)
+    if data is None and name == _SAMPLE:
+        raise ConfigError(f"--name {name!r}: this is the file of the sample; choose another name, such as atlas.yaml")
+    place = (directory / name).parent
+    given = _agent(kind, agent or kind.example, place)
+    written = _files(provider, kind, given, data and _seen_from(place, data), name)
+    if agent and (directory / "agent.py").exists():  # it is the agent that was named, not a file in the way
+        written.pop("agent.py", None)
     for file in written:
         if (directory / file).exists() and not force:
             raise ConfigError(f"{directory / file}: this file exists; choose another --dir or --name, or replace it with --force")
@@ -78,7 +88,7 @@ def init(
         typer.echo(f"{directory / file}: written")
     if kind.key:
         typer.echo(f"put {kind.key}=... into .env, or export it")
-    typer.echo(f"next: gepa-atlas check {directory / name}")
+    typer.echo(f"next: gepa-atlas check {shlex.quote(str(directory / name))}")
 
 
 def _ask(agent: str | None, data: str | None) -> tuple[str, str, str | None]:
@@ -94,24 +104,54 @@ def _ask(agent: str | None, data: str | None) -> tuple[str, str, str | None]:
     return provider, agent or "", data
 
 
-def _files(provider: str, kind: _Kind, agent: str, data: str | None, name: str) -> dict[str, str]:
+def _files(provider: str, kind: _Kind, agent: str | list[str], data: str | None, name: str) -> dict[str, str]:
     """What to write, by file name."""
-    import shlex
-
     from gepa_atlas.texts import fill
 
-    value = json.dumps(shlex.split(agent) if kind.argv else agent, ensure_ascii=False)
+    value = json.dumps(agent, ensure_ascii=False)
     block = fill(_template(f"{provider}.yaml"), {"value": value}).rstrip("\n")
-    values = {"agent": block, "data": json.dumps(data or "examples.jsonl", ensure_ascii=False), "name": name}
+    values = {"agent": block, "data": json.dumps(data or _SAMPLE, ensure_ascii=False), "name": name}
     written = {name: fill(_template("skeleton.yaml"), values)}
     if provider == "dspy.module":  # its texts are the instructions it has
         lines = written[name].splitlines(keepends=True)
         written[name] = "".join(line for line in lines if not line.startswith(("seed_prompts:", "  guidance:")))
     if data is None:
-        written["examples.jsonl"] = _sample()
-    if kind.sample and agent == kind.example:
+        written[_SAMPLE] = _sample()
+    if kind.sample and agent in (kind.example, kind.example.split()):
         written["agent.py"] = _template(f"{kind.sample}.txt")
     return written
+
+
+def _arguments(command: str) -> list[str]:
+    """The list that a command line stands for."""
+    import shlex
+
+    from gepa_atlas.errors import ConfigError
+
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"--agent {command!r}: cannot be split into arguments ({error}); close the quotation") from None
+    if not argv:
+        raise ConfigError(f"--agent {command!r}: holds no program; write the command of your agent")
+    return argv
+
+
+def _agent(kind: _Kind, agent: str, place: Path) -> str | list[str]:
+    """What was typed, with the files in it named from the directory of the configuration."""
+    if kind.argv:
+        return [_seen_from(place, item) for item in _arguments(agent)]
+    file, colon, name = agent.rpartition(".py:")
+    return _seen_from(place, f"{file}.py") + f":{name}" if colon else agent
+
+
+def _seen_from(place: Path, file: str) -> str:
+    """A file as a configuration in `place` has to name it. What is no file from here, or is one from there, stays as it was typed."""
+    import os
+
+    if (place / file).is_file() or not Path(file).is_file():
+        return file
+    return Path(os.path.relpath(file, place)).as_posix()
 
 
 def _template(name: str) -> str:

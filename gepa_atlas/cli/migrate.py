@@ -22,6 +22,8 @@ def migrate(
     force: Annotated[bool, typer.Option("--force", help="Replace NEW if it exists.")] = False,
 ) -> None:
     """Write the configuration OLD of ATLAS in today's form and list what changed. OLD itself already runs as it is."""
+    import shlex
+
     from gepa_atlas.config import load_config, read_modern
     from gepa_atlas.configfile import dump
     from gepa_atlas.dotenv import load_env_files
@@ -48,4 +50,4 @@ def migrate(
         load_config(target)
     except ConfigError as error:
         typer.echo(f"still to do: {error}")
-    typer.echo(f"next: gepa-atlas check {target}")
+    typer.echo(f"next: gepa-atlas check {shlex.quote(str(target))}")

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from gepa_atlas.connectors.placement import Placement
 from gepa_atlas.endpoints import EndpointLimits
-from gepa_atlas.errors import CallTimeout, EmptyAnswer, Garbled, TooLarge
+from gepa_atlas.errors import CallTimeout, EmptyAnswer, Garbled, TooLarge, said
 from gepa_atlas.types import Attempt, Usage
 
 
@@ -69,7 +69,10 @@ def plain(value: Any) -> Any:
     """A value of user code as JSON: models of pydantic, dataclasses and what they hold; anything else as its text."""
     from pydantic_core import to_jsonable_python
 
-    return to_jsonable_python(value, fallback=str)
+    try:
+        return to_jsonable_python(value, fallback=str)
+    except (ValueError, RecursionError) as error:  # contains itself, bytes that are no text
+        raise Garbled(f"a {type(value).__name__} was returned that cannot be written as JSON: {said(error)}") from None
 
 
 def _readable(path: str) -> str:
@@ -92,7 +95,10 @@ def field(value: Any, path: str, who: str) -> str | None:
     """The text at a FieldPath of a JSON value. Numbers and JSON documents come as their JSON text, null as None, several matches of a
     JSONPath a line each. A key that itself contains dots is found too. Garbled when the path is not there."""
     here = _matches(value, path, who) if path.startswith("$") else [_at(value, path, who)]
-    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in here if part is not None]
+    try:
+        texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in here if part is not None]
+    except RecursionError:
+        raise Garbled(f"{who} answered with a document at {path!r} that is nested too deeply") from None
     return "\n".join(texts) if texts else None
 
 

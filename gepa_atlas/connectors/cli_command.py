@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from gepa_atlas.types import Attempt, Task, digest
 
 _VERSION = 1
 _CODE_OPTIONS = ("-c", "-e", "-E", "--eval", "--command", "-Command", "-r")  # what follows them is code to somebody
+_INTERPRETER = re.compile(r"(ba|da|a|z|k|mk|c|tc|fi)?sh|(\{python\}|python|pypy|perl|ruby|node|php|lua)[\d.]*")
+_CODE_CLUSTER = re.compile(r"-[A-Za-z]*[ceE]")  # -lc, -ec, -Ic, -ne: several options in one, the last of which takes code
 _HASHED_BYTES = 4_000_000
 
 
@@ -63,6 +66,8 @@ class CommandParams(OpaqueParams):
                 raise ValueError(f"{item!r} mixes the prompt with other text; '{{prompt}}' must be an item of its own")
             if item == "{prompt}" and before in _CODE_OPTIONS:
                 raise ValueError(f"after {before} the prompt would be run as code; pass it on stdin or as a plain argument")
+            if item == "{prompt}" and (reader := _reads_code(argv[: argv.index(item)])):
+                raise ValueError(f"{reader} would run the prompt as code; pass it on stdin or as an argument of your program")
             if "\0" in item:
                 raise ValueError("an argument cannot contain a NUL character")
         if argv[0] in ("{prompt}", "{prompt_file}"):
@@ -176,6 +181,19 @@ class CommandAgent:
 
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:
     return CommandAgent(load(CommandParams, params, surroundings.where), surroundings.base_dir, surroundings.where)
+
+
+def _reads_code(before: tuple[str, ...]) -> str:
+    """The program for which what comes after these items is code, or the name of a file of code; empty for none."""
+    if before and Path(before[0]).name == "ssh":  # which hands all its arguments to a shell, over there
+        return "ssh"
+    options = 0
+    while options < len(before) and before[-1 - options][:1] in ("-", "+"):
+        options += 1
+    program = Path(before[-1 - options]).name if options < len(before) else ""
+    first = options + 1 == len(before)
+    code = any(_CODE_CLUSTER.fullmatch(item) for item in before[len(before) - options :])
+    return program if _INTERPRETER.fullmatch(program) and (first or code) else ""
 
 
 def _found(program: str, cwd: Path, where: str) -> Path:

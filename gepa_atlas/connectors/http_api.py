@@ -160,7 +160,7 @@ class HttpAgent:
         """The body of the answer, after the redirects that the configuration allows."""
         p = self._params
         kind = {"text": p.content_type.lower(), "sse": "text/event-stream", "json": None}[p.response_format] if reading else None
-        for _ in range(_HOPS):
+        for _ in range(_HOPS + 1):
             checked = await public_only(request, self._who) if p.private_addresses == "refuse" else request
             try:
                 enough = pieces.stream.feed if pieces is not None else None
@@ -201,6 +201,8 @@ class _Pieces:
         """Raises Garbled when the end that was configured did not come, EmptyAnswer when nothing came."""
         if self._params.end is not None and not self.stream.over:
             raise Garbled(f"{self._who} sent a stream that ends without {self._params.end!r} (stream.end): half an answer")
+        if not self.stream.over and self.stream.broken:
+            raise Garbled(f"{self._who} sent a stream that ends inside an event, without the blank line after it: half an answer")
         if not self._parts and self._missing is not None:
             raise self._missing
         if not self._parts:
@@ -217,14 +219,27 @@ class _Pieces:
         if self._params.data == "text":
             self._parts.append(data)
             return False
-        try:
-            piece = field(wire.json_body(data.encode("utf-8", "surrogatepass"), self._who), self._path, self._who)
-        except Garbled as error:  # an event about something else; worth a word if no event has the field
-            self._missing = error
-            return False
+        piece = self._piece(data)
         if piece is not None:
             self._parts.append(piece)
         return False
+
+    def _piece(self, data: str) -> str | None:
+        """The piece of an answer in this event. Raises Garbled for half a document and ServerFault for one that tells of an error."""
+        try:
+            document = wire.json_body(data.encode("utf-8", "surrogatepass"), self._who)
+        except Garbled as error:
+            if data.lstrip().startswith("{"):
+                raise
+            self._missing = error  # a word such as [DONE]
+            return None
+        try:
+            return field(document, self._path, self._who)
+        except Garbled as error:  # an event about something else; worth a word if no event has the field
+            if isinstance(document, dict) and document.get("error"):
+                raise ServerFault(f"{self._who} broke off with an error: {wire.line(json.dumps(document['error']))}") from None
+            self._missing = error
+            return None
 
 
 def build(params: Mapping[str, Any], surroundings: Surroundings) -> Agent:

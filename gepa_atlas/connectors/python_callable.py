@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field
+from gepa_atlas.connectors.answers import Clock, FieldPath, OpaqueParams, attempt, deadline, field, plain
 from gepa_atlas.connectors.loading import load_callable
 from gepa_atlas.connectors.placement import demo_rows, guidance_text, no_place_for, prompt_text
 from gepa_atlas.connectors.registry import Surroundings
@@ -110,7 +110,7 @@ class CallableAgent:
         if result is None or (isinstance(result, str) and p.process_response == "raw"):
             return result
         if p.response_field is not None:
-            return field(result, p.response_field, self._who)
+            return field(plain(result), p.response_field, self._who)
         raise Garbled(f"{self._who} returned a {type(result).__name__}, not text; set response_field to the path of the answer in it")
 
 

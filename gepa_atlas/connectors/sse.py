@@ -35,6 +35,11 @@ class EventStream:
                 self._line(line)
         return self.over
 
+    @property
+    def broken(self) -> bool:
+        """Whether what was fed so far ends inside an event, which only the blank line after it makes whole."""
+        return bool(self._rest.strip() or self._data or self._decoder.getstate()[0])
+
     def _line(self, line: str) -> None:
         if line:
             name, _, value = line.partition(":")

@@ -73,6 +73,34 @@ def test_flags_say_it_all(capfd: pytest.CaptureFixture[str]) -> None:
     assert not Path("cli/agent.py").exists()
 
 
+def test_files_of_yours_are_named_from_where_the_configuration_lies(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("my.jsonl").write_text("".join(json.dumps({"question": f"q{n}", "answer": str(n)}) + "\n" for n in range(40)))
+    Path("agent.py").write_text("def answer(question, guidance):\n    return 'mine'\n")
+    flags = ["init", "--data", "my.jsonl", "--dir", "my place"]
+    assert run([*flags, "--provider", "python.callable", "--agent", "agent.py:answer"]) == 0
+    assert capfd.readouterr().out.endswith("next: gepa-atlas check 'my place/atlas.yaml'\n")
+    assert run(["check", "my place/atlas.yaml", "--sample", "1"]) == 0, capfd.readouterr().err
+    assert "'mine'" in capfd.readouterr().out and not Path("my place/agent.py").exists()
+    assert run([*flags, "--provider", "cli.command", "--agent", "{python} agent.py", "--name", "cli.yaml"]) == 0
+    assert load_config(Path("my place/cli.yaml")).config.agents.student.params["argv"] == ["{python}", "../agent.py"]
+    assert run(["init", "--provider", "python.callable", "--agent", "agent.py:answer"]) == 0  # here the file needs no other name
+    assert "mine" in Path("agent.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--provider", "cli.command", "--agent", "say 'it"], "No closing quotation"),
+        (["--provider", "mcp", "--agent", "  "], "holds no program"),
+        (["--name", "examples.jsonl"], "the file of the sample"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(flags: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", *flags]) == 2
+    err = capfd.readouterr().err
+    assert says in err and err.count("\n") == 1 and not any(Path(".").iterdir())
+
+
 def test_nothing_is_replaced_unasked(capfd: pytest.CaptureFixture[str]) -> None:
     Path("examples.jsonl").write_text("mine")
     assert run(["init"]) == 2

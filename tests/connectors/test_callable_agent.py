@@ -40,9 +40,9 @@ def run(built: Agent, asked: Task | None = None) -> Attempt:
     return asyncio.run(built.run(asked or task("2 + 2?", "Be brief.", demos=(("1?", "1"),))))
 
 
-def refusal(kind: type[CallError], built: Agent, says: str = ".") -> None:
+def refusal(kind: type[CallError], built: Agent, says: str = ".", asked: Task | None = None) -> None:
     with pytest.raises(CallError, match=says) as caught:
-        run(built)
+        run(built, asked)
     assert type(caught.value) is kind, caught.value
 
 
@@ -131,6 +131,25 @@ def test_hostile_text_passes_unchanged(make: Any, hostile: str) -> None:
 )
 def test_each_fault_has_its_error(make: Any, code: str, kind: type[CallError], says: str) -> None:
     refusal(kind, make(code), says)
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+def test_a_document_that_is_no_json_is_a_named_failure(make: Any, worker: str) -> None:
+    code = """
+        import enum
+
+        class Kind(enum.Enum):
+            A = "paris"
+
+        def answer(prompt):
+            loop = {}
+            loop["loop"] = loop
+            return {"a": {"kind": Kind.A, "all": {1}, "bytes": b"\\xff", "loop": loop}[prompt]}
+    """
+    built = make(code, response_field="a", worker=worker, max_concurrency=1)
+    assert [run(built, task(name)).output for name in ("kind", "all")] == ["paris", "[1]"]
+    refusal(Garbled, built, "cannot be written as JSON", task("bytes"))
+    refusal(Garbled, built, "cannot be written as JSON", task("loop"))
 
 
 def test_a_typed_error_of_the_agent_keeps_its_type(make: Any) -> None:

@@ -226,6 +226,11 @@ def test_limits_on_memory_and_processor_time() -> None:
         ({"argv": []}, "argv"),
         ({"argv": ["echo", "say {prompt}"]}, "an item of its own"),
         ({"argv": ["sh", "-c", "{prompt}"]}, "run as code"),
+        ({"argv": ["bash", "-lc", "{prompt}"]}, "bash would run the prompt as code"),
+        ({"argv": ["sh", "-c", "-x", "{prompt}"]}, "sh would run the prompt as code"),
+        ({"argv": ["env", "A=1", "/bin/bash", "-ec", "--", "{prompt}"]}, "bash would run the prompt as code"),
+        ({"argv": ["{python}", "-Ic", "{prompt}"]}, "as code"),
+        ({"argv": ["ssh", "localhost", "my-agent", "{prompt}"]}, "ssh would run the prompt as code"),
         ({"argv": ["{prompt}"]}, "cannot be the prompt"),
         ({"argv": ["no-such-program-here"]}, "no program 'no-such-program-here'"),
         ({"argv": ["./agent.sh"]}, "no program './agent.sh'"),
@@ -240,6 +245,14 @@ def test_a_command_that_cannot_work_is_refused(params: dict[str, Any], says: str
     with pytest.raises(ConfigError, match=says) as caught:
         build_agent(AgentSpec(provider="cli.command", params=params), build_model=no_model, base_dir=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["{python}", "-c", ECHO_ARGUMENT, "{prompt}"], ["sh", "-c", 'printf %s "$1"', "agent", "{prompt}"], ["printf", "%s", "{prompt}"]],
+)
+def test_the_prompt_may_follow_code_as_an_argument_of_it(argv: list[str]) -> None:
+    assert run(agent(*argv), task("$(id) `id`")).output == "$(id) `id`"
 
 
 def test_check_is_shown_what_would_be_run() -> None:

@@ -81,6 +81,8 @@ def test_named_events_of_plain_text(server: Server) -> None:
         ([b"data: [DONE]\n\n"], EmptyAnswer, "without any piece"),
         ([event({"text": "Paris"}), b"data: [DONE]\n\n"], Garbled, "'choices'"),
         ([delta("Pa"), b"event: error\ndata: out of memory\n\n"], ServerFault, "out of memory"),
+        ([delta("Pa"), event({"error": {"message": "out of memory"}}), b"data: [DONE]\n\n"], ServerFault, "out of memory"),
+        ([delta("Pa"), b'data: {"choices": [{"delta": {"con\n\n', b"data: [DONE]\n\n"], Garbled, "not JSON"),
         ([b"data: \xff\xfe\n\n"], Garbled, "UTF-8"),
         ([b"data: " + b"x" * 3_000_000], TooLarge, "max_bytes"),
     ],
@@ -90,6 +92,15 @@ def test_what_is_no_whole_answer(parts: list[bytes], kind: type[CallError], says
     with pytest.raises(CallError, match=says) as caught:
         run(agent(server.url, **CHAT))
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("cut", [b'data: {"choi', b"data: x\n", b"\xe2\x82"])
+def test_a_stream_that_ends_inside_an_event_is_half_an_answer_even_where_no_end_is_configured(cut: bytes, server: Server) -> None:
+    streams(server, delta("Pa"), cut)
+    with pytest.raises(Garbled, match="inside an event"):
+        run(agent(server.url, **CHAT | {"stream": {}}))
+    streams(server, delta("Pa"), delta("ris"), b"data: [DONE]\n\n\n")
+    assert run(agent(server.url, **CHAT | {"stream": {}})).output == "Paris"
 
 
 def test_a_stream_that_stalls_ends_at_the_deadline(server: Server) -> None:
@@ -257,12 +268,17 @@ def test_a_redirect_is_followed_on_the_same_host_only_and_only_when_told_to(serv
     redirecting(server, "302 Found", "/moved")
     with pytest.raises(BadRequest, match="without a body"):
         run(agent(server.url, redirects="same_host", **key))
+    before = len(server.asked)
     redirecting(server, "307 Temporary Redirect", "/agent")
     with pytest.raises(BadRequest, match="more than 5 times"):
         run(agent(server.url, redirects="same_host", **key))
+    assert len(server.asked) - before == 6  # five were followed
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]", "169.254.169.254", "10.1.2.3", "0.0.0.0"])
+ALSO_PRIVATE = ["169.254.169.254", "10.1.2.3", "0.0.0.0", "192.0.0.8", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]", *ALSO_PRIVATE])
 def test_a_private_address_is_refused_before_a_connection(host: str, server: Server) -> None:
     with pytest.raises(BadRequest, match="not public"):
         run(agent(f"http://{host}:{server.port}/agent", private_addresses="refuse"))
