@@ -34,7 +34,7 @@ from gepa_atlas.texts import broken_contract
 from gepa_atlas.types import Candidate, Component, Role, digest
 
 # Train lessons of the parent that an operator reads before it writes. The others look only at texts and train data: free.
-_READS = {"reflect": 6, "diagnose": 12, "revise": 6}
+_READS = {"reflect": 9, "diagnose": 12, "revise": 6}
 
 
 def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | None = None) -> Experiment:

@@ -35,7 +35,7 @@ from gepa_atlas.types import (
 )  # fmt: skip
 
 T = TypeVar("T")
-READS = {"reflect": 6, "diagnose": 12, "revise": 6}  # as gepa_atlas.build has it
+READS = {"reflect": 9, "diagnose": 12, "revise": 6}  # as gepa_atlas.build has it
 _EMPTY = Attempt("")
 _ZERO = Reward(0.0)
 
@@ -49,7 +49,7 @@ class Settings:
     minibatch: int = 6
     retest: int = 8
     retest_share: float = 0.2
-    sure: float = 0.97
+    sure: float = 0.99
 
 
 class _Reflection:

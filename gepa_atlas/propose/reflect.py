@@ -17,7 +17,7 @@ from gepa_atlas.types import Draft, Lesson
 
 class ReflectOptions(Settings):
     form: Literal["edits", "rewrite"] = "edits"
-    minibatch: int = 6  # lessons shown: failures, and one success for contrast
+    minibatch: int = 9  # lessons shown: failures, and one success for contrast
     max_edits: int = 3
     max_tokens: int = 1500
     temperature: float = 0.7
