@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gepa_atlas.connectors.loading import named
-from gepa_atlas.errors import DataError
+from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.types import Attempt, Candidate, Demo, Example, Guidance, Lesson, Reward, Verdict, digest
 
 Texts = Mapping[str, str]
@@ -61,6 +61,8 @@ def optimize(
 
     Raises the errors of `gepa_atlas.errors`, or Interrupted (a KeyboardInterrupt).
     """
+    if isinstance(judges, str | Mapping) or callable(judges):
+        raise ConfigError(f"judges: takes a list, and {judges!r:.80} is one judge; write judges=[...] around it")
     place = tempfile.TemporaryDirectory(prefix="gepa_atlas_") if run_dir is None else nullcontext(str(run_dir))
     with place as name:
         directory = Path(name)

@@ -1,6 +1,6 @@
 """Configurations of ATLAS, in today's form. `modernise` moves what has a place here, says what has none, and refuses with the reason what
 would change a run in silence. It runs on the merged files, before variables are filled in; a configuration without keys of ATLAS passes
-through unchanged.
+through unchanged, but for agents whose params are ATLAS's.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ _GENERATION = ("max_tokens", "temperature", "diagnostic_max_tokens", "timeout", 
 
 def modernise(tree: Tree, where: str, *, override: bool = False) -> tuple[Tree, list[str]]:
     """The tree without keys of ATLAS, and a line for each thing that changed. `override`: what is moved replaces what is there."""
-    if not KEYS & tree.keys():
-        if isinstance(tree.get("agents"), dict) and PLANNER in tree["agents"]:
-            raise ConfigError(f"{where}: agents.student and agents.target are two names for the same agent; keep one")
-        return tree, []
+    old = bool(KEYS & tree.keys())
+    if not old and isinstance(tree.get("agents"), dict) and PLANNER in tree["agents"]:
+        raise ConfigError(f"{where}: agents.student and agents.target are two names for the same agent; keep one")
     move = _Move(dict(tree), where, override)
     try:
+        if not old:
+            move.spelling(old_only=True)
+            return move.tree, move.changes
         move.agents()
     except ConfigError as error:  # an agent's own words do not name the file
         raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
@@ -118,12 +120,19 @@ class _Move:
             self.tree["agents"] = {name: block for name, block in self.tree["agents"].items() if name != PLANNER}
             self.note("agents.student is not used: the wrapped agent itself is the student, and states its own approach")
         self._wrappers()
+        self.spelling()
+        self._models()
+
+    def spelling(self, *, old_only: bool = False) -> None:
+        """Params of agents in today's spelling; `old_only`: of those that have some of ATLAS's."""
         for role in ("student", "teacher"):
             block = self.at("agents", role)
             if isinstance(block, dict) and isinstance(block.get("provider"), str) and isinstance(block.get("params", {}), dict):
-                new = agents.agent(block["provider"], block.get("params", {}), f"agents.{role}", self.note)
+                provider, params = block["provider"], block.get("params", {})
+                if old_only and not agents.OLD_PARAMS.get(provider, frozenset()) & params.keys():
+                    continue
+                new = agents.agent(provider, params, f"agents.{role}", self.note)
                 self.tree = put(self.tree, ("agents", role), {**block, **new}, self.where)
-        self._models()
 
     def _wrappers(self) -> None:
         kind = self.take("agent_type")

@@ -13,6 +13,14 @@ Params = dict[str, Any]
 Note = Callable[[str], None]
 
 _TYPES = {"openai_assistant": "openai.assistant", "openai_sdk": "openai.sdk"}
+# Params that only ATLAS had, by which an agent of its is known where nothing else in the file tells.
+OLD_PARAMS = {
+    "http.api": frozenset({"query_template"}),
+    "python.callable": frozenset({"module_path"}),
+    "cli.command": frozenset({"command"}),
+    "openai.assistant": frozenset({"api_key", "max_workers", "output_extraction"}),
+    "openai.sdk": frozenset({"api_key", "instructions", "tools"}),
+}
 _INTEGRATIONS = {"http_api": "http.api", "python_function": "python.callable", "cli_command": "cli.command"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SHELL = re.compile(r"[|&;<>()$`*?~\n]")
@@ -96,6 +104,7 @@ def _callable(params: Params, where: str, note: Note) -> Params:
         raise ConfigError(f"{where}: module_path needs function_name or class_name beside it")
     else:
         target = f"{path}:{function}"
+    note(f"{where}: module_path and the name in it are callable: {target}")
     if params.pop("suppress_output", False) or params.pop("capture_output_to_file", None):
         note(f"{where}: what the function prints is neither suppressed nor read; the steps of an agent belong into what it returns")
     if base := params.pop("module_base_path", None):

@@ -86,6 +86,7 @@ def test_it_works_where_a_loop_is_running() -> None:
         ({"examples": []}, "no examples in it"),
         ({"judges": ["exakt"]}, "did you mean 'exact'"),
         ({"examples": 7}, "examples: a int holds none"),
+        ({"judges": "exact"}, "'exact' is one judge; write judges="),
         ({"judges": [7]}, "judge_0: a int cannot be called"),
         ({"agent": lambda x, y: ""}, "must take some of prompt, question, context"),
         ({"agent": {"provider": "http.apy"}}, "did you mean 'http.api'"),

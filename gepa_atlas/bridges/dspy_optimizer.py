@@ -103,6 +103,8 @@ class GEPAAtlas(Teleprompter):  # type: ignore[misc]
 
     def compile(self, student: Any, *, trainset: list[Any], teacher: Any = None, valset: list[Any] | None = None) -> Any:
         """The student with the best instructions and demonstrations found; the student as it was when nothing was better."""
+        if not isinstance(student, dspy.Module):
+            raise OptionRefused(f"student: a {type(student).__name__} is no program; give an instance of a dspy.Module, MyProgram()")
         if not trainset:
             raise OptionRefused("trainset is empty; give dspy.Examples to learn from")
         adapter, texts = self._adapter(student), _components(student)

@@ -115,6 +115,10 @@ def optimize(
         _refuse_foreign(name, value)
     if not seed_candidate:
         raise OptionRefused("seed_candidate must contain at least one component text.")
+    if not isinstance(seed_candidate, Mapping):
+        raise OptionRefused(
+            f"seed_candidate={seed_candidate!r:.80}: it is a mapping of component names to texts, {{'system_prompt': '...'}}"
+        )
     if max_metric_calls is not None and max_metric_calls < 2:
         raise OptionRefused(f"max_metric_calls={max_metric_calls!r}: the seed and one candidate need one each; give 2 or more")
     if skip_perfect_score and perfect_score is None:

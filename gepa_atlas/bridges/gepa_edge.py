@@ -96,6 +96,8 @@ class Runner:
         return [_rollout(i, batch, at) for at, i in enumerate(ids)]
 
     def _check(self, batch: Any, wanted: int) -> None:
+        if batch is None:
+            raise ValueError(f"{type(self.adapter).__name__}.evaluate returned nothing; it must return an EvaluationBatch")
         if len(batch.scores) != wanted or len(batch.outputs) != wanted:
             raise ValueError(
                 f"{type(self.adapter).__name__}.evaluate answered {len(batch.outputs)} outputs and {len(batch.scores)} scores for {wanted} "

@@ -26,12 +26,24 @@ def trial_rows(experiment: Experiment, trial: Trial) -> list[Row]:
     return [*rows, *_failures(trial), *_judges(trial), *agreement(trial), _noise(trial), headroom(trial)]
 
 
+_STUDENT_FIX = {
+    "unreachable": "start the agent, or correct its address in agents.student",
+    "timeout": "raise timeout in agents.student, or see why the agent takes so long",
+    "rate_limited": "wait, or lower max_concurrency and requests_per_minute in agents.student",
+    "auth_refused": "correct the key: the variable that agents.student names",
+    "not_found": "correct the address (base_url of most servers ends in /v1) or the model's name in agents.student",
+    "garbled": "correct response_field and response_format in agents.student, or the agent",
+    "too_large": "raise max_bytes in agents.student, or ask for a shorter answer",
+    "agent_crashed": "mend the agent, or correct agents.student",
+}
+
+
 def _lesson(lesson: Lesson) -> Row:
     failure = lesson.failure
     if failure is None:
         took = lesson.baseline.usage.seconds + lesson.teacher_usage.seconds + lesson.second.usage.seconds
         return Row("lesson", "green", f"agent, judges and protocol work together on example {lesson.example.id!r} ({took:.1f} s)")
-    who, fix = "agent", "correct agents.student"
+    who, fix = "agent", _STUDENT_FIX.get(failure.kind, "correct agents.student")
     if lesson.baseline.error is None and lesson.second.error is None:
         who, fix = "judges", "correct rim.judges"
     elif lesson.baseline.error is None and "the teacher" in failure.reason:

@@ -215,6 +215,8 @@ def test_the_call_shape_is_that_of_dspy_gepa() -> None:
         optimizer(metrics=1)
     with pytest.raises(ConfigError, match="trainset is empty"):
         optimizer().compile(student(), trainset=[])
+    with pytest.raises(ConfigError, match="student: a ProgramMeta is no program"):
+        optimizer().compile(type(student()), trainset=[1])
 
 
 # -- agents as programs -----------------------------------------------------------------------------------------------

@@ -228,6 +228,15 @@ def test_failures_are_named_never_scored() -> None:
         search(reflection_lm=broken)
 
 
+def test_an_adapter_that_returns_nothing_is_told_so() -> None:
+    class Forgetful(Shop):
+        def evaluate(self, batch: list[int], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+            super().evaluate(batch, candidate, capture_traces)
+
+    with pytest.raises(ValueError, match=r"Forgetful\.evaluate returned nothing"):
+        search(Forgetful())
+
+
 class Noisy(Shop):
     """Right at random, so that a second look says something else."""
 
@@ -321,6 +330,7 @@ def test_gepas_default_adapter_runs() -> None:
         ({"max_metric_calls": None}, "the run would never end"),
         ({"max_metric_calls": 1}, "give 2 or more"),
         ({"trainset": []}, "trainset is empty"),
+        ({"seed_candidate": "Answer."}, "seed_candidate='Answer.': it is a mapping"),
         ({"reflection_lm": None}, "reflection_lm: give a model"),
         ({"task_lm": print}, "task_lm is for gepa's default adapter"),
         ({"perfect_score": None}, "skip_perfect_score=True compares with it"),

@@ -105,7 +105,7 @@ def test_nothing_is_called_unless_asked(check: Check, tmp_path: Path) -> None:
 
 def test_an_agent_that_fails(check: Check) -> None:
     code, out, err = check("fails")
-    assert code == 2 and "red     lesson" in out and "no battery" in err and "correct agents.student" in err
+    assert code == 2 and "red     lesson" in out and "no battery" in err and "mend the agent, or correct agents.student" in err
     found = json.loads(check("fails", "--json")[1])
     assert found["ok"] is False and "estimate" not in found
 

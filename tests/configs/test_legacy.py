@@ -121,6 +121,24 @@ def test_the_model_that_stated_the_plan_of_a_wrapped_agent_is_not_used(tmp_path:
         load_config(tmp_path / "new.yaml", env={})
 
 
+@pytest.mark.parametrize(
+    ("agent", "params"),
+    [
+        (
+            {"provider": "python.callable", "params": {"module_path": "f.py", "function_name": "answer"}},
+            {"callable": "f.py:answer"},
+        ),
+        ({"provider": "cli.command", "params": {"command": "my-agent '{prompt}'"}}, {"argv": ["my-agent", "{prompt}"]}),
+    ],
+)
+def test_an_agent_of_atlas_is_known_where_nothing_else_in_the_file_tells(agent: Any, params: Any, tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump({"agents": {"target": agent}, "trainset": "x.jsonl", "seed_prompts": {"guidance": "{{}}"}}))
+    config = load_config(file).config
+    assert config.agents.student.params == params and config.seed_prompts == {"guidance": "{{}}"}
+    assert run(["migrate", str(file)]) == 0 and load_config(tmp_path / "old.new.yaml").config.agents.student.params == params
+
+
 def test_a_configuration_of_today_passes_unchanged() -> None:
     tree = {"agents": {"student": {"provider": "x"}}, "data": {"path": "d"}, "seed_prompts": {"guidance": "{{"}}
     assert modernise(tree, "new.yaml") == (tree, [])
