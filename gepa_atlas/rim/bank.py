@@ -69,8 +69,12 @@ def load_bank(path: Path) -> Bank:
     rows: list[tuple[str, dict[str, Any]]] = []
     seen: set[str] = set()
     for number, row in json_rows(path):
-        if not isinstance(row.get("scores"), dict) or not isinstance(row.get("chosen"), int):
+        if not isinstance(row.get("scores"), dict) or type(row.get("chosen")) is not int:
             raise DataError(f"{path}:{number}: a bank's row has `scores` (prompt -> judge -> draws) and `chosen`; see docs/rim.md")
+        if wrong := _misshapen(row["scores"]):
+            raise DataError(
+                f"{path}:{number}: the scores of {wrong} are not a list of draws for each of two or more responses; correct the row"
+            )
         key = f"{row.get('subset', '')}/{row.get('id', number)}"
         if key in seen:
             raise DataError(f"{path}:{number}: the row {key} is there twice; remove one")
@@ -85,10 +89,23 @@ def load_bank(path: Path) -> Bank:
     return Bank(tuple(key for key, _ in rows), judges, tables, digest(list(digests), 16), digests)
 
 
+def _misshapen(scores: dict[str, Any]) -> str | None:
+    """Where the scores of a row are not prompt -> judge -> [[score of each draw] of each of two or more responses]; None when they are."""
+    for prompt, judges in scores.items():
+        if not isinstance(judges, dict):
+            return repr(prompt)
+        for judge, cell in judges.items():
+            if cell is not None and not (isinstance(cell, list) and len(cell) > 1 and all(isinstance(draws, list) for draws in cell)):
+                return f"{judge!r} under {prompt!r}"
+    return None
+
+
 def _table(path: Path, rows: list[tuple[str, dict[str, Any]]], prompt: str, judges: tuple[str, ...]) -> Array:
     cells = [[row["scores"].get(prompt, {}).get(judge) for judge in judges] for _, row in rows]
     some = [cell for line in cells for cell in line if cell]
-    responses, draws = max(map(len, some)), max(len(d) for cell in some for d in cell)
+    responses, draws = max(map(len, some), default=0), max((len(d) for cell in some for d in cell), default=0)
+    if not draws:
+        raise DataError(f"{path}: no judge scored anything under the prompt {prompt!r}; take it out or give its scores")
     table = np.full((len(rows), responses, len(judges), draws), np.nan)
     for i, (line, (key, row)) in enumerate(zip(cells, rows, strict=True)):
         order = [row["chosen"], *(a for a in range(responses) if a != row["chosen"])]

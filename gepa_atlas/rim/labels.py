@@ -66,7 +66,9 @@ def _label(path: Path, number: int, row: dict[str, Any]) -> float:
 
 def _scores(path: Path, number: int, row: dict[str, Any]) -> dict[str, list[float]]:
     said: dict[str, list[float]] = {}
-    for name, value in dict(row["scores"]).items():
+    if not isinstance(row["scores"], dict):
+        raise DataError(f"{path}:{number}: `scores` is an object, judge -> score or [draws], not {row['scores']!r}"[:200])
+    for name, value in row["scores"].items():
         values = value if isinstance(value, list) else [value]
         if any(v is not None and (isinstance(v, bool) or not isinstance(v, int | float) or not 0 <= v <= 1) for v in values):
             raise DataError(f"{path}:{number}: the scores of {name!r} are numbers in [0, 1] or null, not {value!r}"[:200])

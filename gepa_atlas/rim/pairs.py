@@ -42,6 +42,10 @@ def load_pairs(path: Path) -> Pairs:
         label = _answer(row.get("label"))
         if not label or not isinstance(row.get("judges"), dict):
             raise DataError(f"{path}:{number}: a pair has `label` (A>B, B>A, 1 or 2) and `judges`; correct the row")
+        if any(not isinstance(said, list) or not 1 <= len(said) <= 2 for said in row["judges"].values()):
+            raise DataError(
+                f"{path}:{number}: a judge of a pair gives a list of one or two answers, the second with the order swapped; correct the row"
+            )
         group = str(row.get("subset", row.get("source", "")))
         rows.append((str(row.get("pair_id", f"{group}/{row.get('i', number)}")), group, label[0], row["judges"]))
     judges = tuple(sorted({name for _, _, _, said in rows for name in said}))
@@ -50,7 +54,7 @@ def load_pairs(path: Path) -> Pairs:
     votes, first = (np.full((len(rows), len(judges), 2), np.nan) for _ in range(2))
     for i, (_, _, label_sign, said) in enumerate(rows):
         for j, name in enumerate(judges):
-            for order, entry in enumerate(list(said.get(name, ()))[:2]):
+            for order, entry in enumerate(said.get(name, ())):
                 answer = _answer(entry)
                 if answer:
                     value, by_position = answer

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import math
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,8 +197,13 @@ def _read(config: RimConfig | Mapping[str, Any] | None, path: Path) -> tuple[Rim
     if isinstance(config, RimConfig):
         return config, Path.cwd()
     if config is not None:
-        return load(RimConfig, dict(config.get("rim", config)), "rim"), Path.cwd()
+        return _section(config), Path.cwd()
     return read_rim(path), path.resolve().parent
+
+
+def _section(data: Mapping[str, Any]) -> RimConfig:
+    inner = data.get("rim", data)
+    return load(RimConfig, dict(inner) if isinstance(inner, Mapping) else {"judges": inner}, "rim")
 
 
 def read_rim(path: Path) -> RimConfig:
@@ -212,8 +218,7 @@ def read_rim(path: Path) -> RimConfig:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:200]}); correct it") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds no mapping; write rim: {{judges: [...]}} in it")
-    inner = data.get("rim", data)
-    return load(RimConfig, inner if isinstance(inner, dict) else {"judges": inner}, "rim")
+    return _section(data)
 
 
 # -- from ATLAS's arguments to a case, and from a reward to ATLAS's record ------------------------------------------------------
@@ -226,17 +231,28 @@ def _one(prompt: str, response: str, inputs: Mapping[str, Any]) -> Case:
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_KNOWN)}"
             raise ContractError(f"evaluate has no keyword {name}; {hint}")
     wrapped = {name: value if name not in _PER_ITEM or isinstance(value, list | tuple) else [value] for name, value in inputs.items()}
+    for name in _PER_ITEM:
+        if len(wrapped.get(name) or ()) > 1:
+            raise ContractError(f"{name} has {len(wrapped[name])} entries for one response; several accepted answers are a list in a list")
     return _case(_text(prompt), _text(response), 0, wrapped)
 
 
 def _cases(prompts: Sequence[Any], completions: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[int, Callable[[int], Case]]:
     """How many there are, and how each is made: everything is checked now, and made when its turn comes."""
+    if isinstance(prompts, str) or isinstance(completions, str):
+        raise ContractError("a batch takes a list of prompts and a list of completions; evaluate(prompt, response) judges one")
+    prompts, completions = list(prompts), list(completions)
     if len(prompts) != len(completions):
         raise ContractError(f"{len(prompts)} prompts and {len(completions)} completions: there must be as many of each")
+    wrapped = dict(inputs)
     for name in _PER_ITEM:
-        if isinstance(inputs.get(name), list | tuple) and len(inputs[name]) != len(prompts):
-            raise ContractError(f"{name} has {len(inputs[name])} entries for {len(prompts)} completions: there must be as many of each")
-    wrapped = {k: v if not isinstance(v, str) or k not in _PER_ITEM else [v] * len(prompts) for k, v in inputs.items()}
+        value = inputs.get(name)
+        if value is None or isinstance(value, str | Mapping) or not isinstance(value, Iterable):  # one for all
+            wrapped[name] = [value] * len(prompts)
+        else:
+            wrapped[name] = list(value)  # an array, or the column of a table
+        if len(wrapped[name]) != len(prompts):
+            raise ContractError(f"{name} has {len(wrapped[name])} entries for {len(prompts)} completions: there must be as many of each")
     texts = [(_text(p), _text(c)) for p, c in zip(prompts, completions, strict=True)]
     return len(texts), lambda i: _case(*texts[i], i, wrapped)
 
@@ -253,11 +269,11 @@ def _text(value: Any) -> str:
 def _case(prompt: str, response: str, index: int, inputs: Mapping[str, Any]) -> Case:
     def at(name: str) -> str:
         values = inputs.get(name) or ()
-        return str(values[index]) if index < len(values) and values[index] is not None else ""
+        return "" if index >= len(values) or _absent(values[index]) else str(values[index])
 
     principles = inputs.get("constitution_principles") or ""
     gold = inputs["ground_truths"][index] if index < len(inputs.get("ground_truths") or ()) else None
-    answers = tuple(map(str, gold)) if isinstance(gold, list | tuple) else (() if gold in (None, "") else (str(gold),))
+    answers = tuple(map(str, gold)) if isinstance(gold, list | tuple) else (() if _absent(gold) else (str(gold),))
     context = at("contexts")
     if principles:
         context = f"{context}\nPrinciples to judge by: {principles}".strip()
@@ -266,9 +282,14 @@ def _case(prompt: str, response: str, index: int, inputs: Mapping[str, Any]) -> 
     return Case(_example(prompt, answers, context, spec), response, Guidance(at("teacher_traces")), tuple(g for g in given if g[1]))
 
 
+def _absent(value: Any) -> bool:
+    """None, an empty text, or the NaN by which a table says that a cell is empty."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _example(prompt: str, answers: tuple[str, ...], context: str, spec: Any = None) -> Example:
     """`spec` is a mapping or its JSON text: what program judges such as `instructions` and `code` need beside the answer."""
-    if spec is None or spec == "":
+    if _absent(spec):
         return Example(digest([prompt, context, list(answers)], 16), prompt, answers, context)
     try:
         text = canonical(json.loads(spec) if isinstance(spec, str) else spec)

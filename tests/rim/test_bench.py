@@ -183,6 +183,13 @@ def test_length_is_taken_off() -> None:
         ("{", "not a JSON object"),
         ('{"id": 1}', "a bank's row has `scores`"),
         ('{"id": 1, "chosen": 0, "scores": {"base": {"a": [[1], ["x"]]}}}', "a score is a finite number or null"),
+        ('{"id": 1, "chosen": true, "scores": {"base": {"a": [[1], [2]]}}}', "a bank's row has `scores`"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": 5}}', ":1: the scores of 'base' are not"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": {"a": [5, 4]}}}', ":1: the scores of 'a' under 'base' are not"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": {"a": {"x": 1}}}}', ":1: the scores of 'a' under 'base' are not"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": {"a": [[5]]}}}', "two or more responses"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": {}}}', "no judge scored anything"),
+        ('{"id": 1, "chosen": 0, "scores": {"base": {"a": [[], []]}}}', "no judge scored anything"),
         ('{"id": 1, "chosen": 5, "scores": {"base": {"a": [[1], [2]]}}}', "has 2 responses"),
     ],
 )

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from gepa_atlas.cli import rim_commands as commands
+from gepa_atlas.errors import DataError
+from gepa_atlas.rim.labels import load_labels
 from gepa_atlas.rim.profile import load_profile
 from gepa_atlas.rim.reward import RIMReward
 from tests.story.school import School, opened
@@ -46,3 +48,10 @@ def test_noise_of_one_draw_is_measured_and_used(tmp_path: Path, draws: int, know
         with RIMReward(config=config) as rim:
             doubt = rim.evaluate("q1", "right 1").extra["info"]["uncertainty"]
             assert (doubt is not None and doubt > 0.0) if known else doubt is None
+
+
+@pytest.mark.parametrize("scores", [5, [1, 2], "x", None])
+def test_labels_whose_scores_are_no_object_name_the_line(tmp_path: Path, scores: object) -> None:
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"label": True, "scores": scores}))
+    with pytest.raises(DataError, match=":1: `scores` is an object"):
+        load_labels(tmp_path / "labels.jsonl")

@@ -76,6 +76,10 @@ def test_both_spellings_of_an_answer(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"label": "C"}')
     with pytest.raises(DataError, match="a pair has `label`"):
         load_pairs(tmp_path / "bad.jsonl")
+    for said in (5, "A>B", [], ["A>B", "A>B", "A>B"], {"decision": "A>B"}):
+        (tmp_path / "bad.jsonl").write_text(json.dumps({"label": "A>B", "judges": {"j": said}}))
+        with pytest.raises(DataError, match=":1: a judge of a pair gives a list of one or two answers"):
+            load_pairs(tmp_path / "bad.jsonl")
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -274,3 +274,36 @@ def test_patterns_of_a_schema(schema: dict[str, Any], document: Any, value: floa
 def test_a_bad_schema_of_an_example_is_found_at_load(spec: Any, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         panel("json_schema").check([Example("e", "q", spec=json.dumps(spec))])
+
+
+def test_what_a_student_writes_does_not_break_a_schema_judge(tmp_path: Path) -> None:
+    step = {"type": "json_schema", "json_schema": {"multipleOf": 0.1}}
+    assert score(step, "1e309") == 0.0
+    tree = {"type": "object", "additionalProperties": {"$ref": "#"}}
+    deep = '{"a": ' * 400 + "{}" + "}" * 400
+    reward = asyncio.run(panel({"type": "json_schema", "json_schema": tree}).score(Case(Example("e", "q"), deep)))
+    assert reward.value is None and reward.missing is not None and "too deeply nested" in reward.missing.reason
+    gold = asyncio.run(panel({"type": "json_schema", "match": "equal"}).score(Case(Example("e", "q", ("zz",)), "{}")))
+    assert gold.value is None and gold.missing is not None and gold.missing.kind == "bad_example"
+    with pytest.raises(ConfigError, match="leads to itself"):
+        panel({"type": "json_schema", "json_schema": {"$ref": "#"}})
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"type": "contains", "texts": [""]},
+        {"type": "contains", "absent": [""]},
+        {"type": "number", "units": {"km": 0}},
+        {"type": "number", "units": {"km": float("nan")}},
+    ],
+)
+def test_settings_that_every_answer_would_pass_or_fail(judge: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"texts|absent|units"):
+        panel(judge)
+
+
+def test_a_function_that_raises_an_interrupt_is_a_missing_score(tmp_path: Path) -> None:
+    (tmp_path / "j.py").write_text("def f(output, example):\n    raise KeyboardInterrupt\n")
+    reward = asyncio.run(panel({"type": "python", "function": "j.py:f"}, base_dir=tmp_path).score(Case(Example("e", "q"), "x")))
+    assert reward.missing is not None and reward.missing.kind == "judge_crashed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -389,3 +391,39 @@ def test_the_shipped_configuration_is_two_families() -> None:
     assert e.score == 0.5 and list(e.judge_scores) == ["accuracy", "accuracy (second family)"]
     assert len(rim.evaluate("2 + 2?", "4", **ALL).judge_scores) == 5
     rim.close()
+
+
+def test_a_batch_takes_columns_and_arrays() -> None:
+    with RIMReward(config={"judges": ["contains"]}) as rim:
+        golds = np.array(["4", "4"])
+        assert rim(np.array(["a", "b"]), np.array(["x 4", "5"]), ground_truths=golds) == [1.0, 0.0]
+        assert rim(["a", "b"], ["4", "5"], ground_truths=4, specs={"k": 1}) == [1.0, 0.0]
+        assert rim(["a", "b"], ["nan", "5"], ground_truths=[math.nan, None]) == [None, None]  # a table's empty cells are no answers
+        assert rim(["a"], ["4"], ground_truths=None) == [None]
+        with pytest.raises(ContractError, match="ground_truths has 1 entries for 2"):
+            rim(["a", "b"], ["4", "5"], ground_truths=np.array(["4"]))
+        with pytest.raises(ContractError, match="a batch takes a list"):
+            rim("ab", "45")
+        with pytest.raises(ContractError, match="ground_truths has 2 entries for one response"):
+            rim.evaluate("a", "4", ground_truths=["5", "4"])
+        assert rim.evaluate("a", "4", ground_truths=[["5", "4"]]).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"rim": None}, "give a list of judges"),
+        ({"judges": [{"type": "llm", "penalties": {"safety": -1}}]}, "penalties.safety"),
+        ({"judges": [{"type": "llm", "penalties": {"safety": math.nan}}]}, "penalties.safety"),
+        ({"judges": [{"type": "llm", "rubric": "latin.md"}]}, "cannot be read as text"),
+        ({"judges": [{"type": "llm", "rubric": "empty.md"}]}, "is empty"),
+    ],
+)
+def test_settings_that_would_bend_or_break_a_reward(
+    config: dict[str, Any], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latin.md").write_bytes(b"\xff\xfe bad")
+    (tmp_path / "empty.md").write_text(" \n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=line):
+        RIMReward(config=config, model=lambda spec: Model(str))

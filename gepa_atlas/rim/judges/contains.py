@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gepa_atlas.ports import Case
 from gepa_atlas.rim.judges.base import ANSWER, RIGHT, WRONG, Door, JudgeSettings, ProgramJudge, Verdict, program
@@ -13,8 +15,8 @@ class ContainsSettings(JudgeSettings):
     """Without `texts` the accepted answers are looked for: `any` of them is enough, or `all` must be there."""
 
     type: Literal["contains"] = "contains"
-    texts: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    texts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    absent: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     mode: Literal["any", "all"] = "any"
     ignore_case: bool = False
     whole_words: bool = False

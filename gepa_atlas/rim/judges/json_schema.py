@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -69,8 +70,16 @@ class JsonSchemaSettings(JudgeSettings):
                 error = jsonschema.exceptions.best_match(validator.iter_errors(document))
             except referencing.exceptions.Unresolvable as lost:
                 raise BadRequest(f"{where}: the $ref {lost.ref!r} leads to nothing inside the schema") from None
+            except RecursionError:
+                raise BadRequest(
+                    f"{where}: too deeply nested to be checked (a $ref that leads to itself, or a very deep document)"
+                ) from None
             return None if error is None else error.message[:200]
 
+        try:
+            first_error(None)
+        except BadRequest as error:
+            raise ConfigError(f"{error}; correct the schema") from None
         return first_error
 
     def grade(self, case: Case) -> Verdict:
@@ -109,7 +118,7 @@ class JsonSchemaSettings(JudgeSettings):
     def _compare(self, document: Any, example: Example) -> Verdict:
         best: Verdict = (WRONG, "differs from the accepted answer")
         for answer in example.answers:
-            gold = parse(answer)
+            gold = self._gold(answer, example)
             if document == gold:
                 return RIGHT, "equals the accepted answer"
             if self.match == "fields" and isinstance(gold, dict) and isinstance(document, dict) and gold:
@@ -125,13 +134,15 @@ class JsonSchemaSettings(JudgeSettings):
             if not self.json_schema and example.spec:
                 self._of(example)(None)
             for answer in example.answers if self.match != "none" else ():
-                try:
-                    parse(answer)
-                except ValueError:
-                    raise DataError(
-                        f"example {example.id!r} has the answer {shown(answer)}, which is not JSON, as judge {self.called!r} "
-                        "needs: correct it"
-                    ) from None
+                self._gold(answer, example)
+
+    def _gold(self, answer: str, example: Example) -> Any:
+        try:
+            return parse(answer)
+        except ValueError:
+            raise DataError(
+                f"example {example.id!r} has the answer {shown(answer)}, which is not JSON, as judge {self.called!r} needs: correct it"
+            ) from None
 
     def build(self, door: Door) -> ProgramJudge:
         self._fixed(None)
@@ -212,13 +223,20 @@ def _leads_somewhere(reference: str, schema: Any) -> bool:
 def parse(text: str) -> Any:
     """Strict JSON: no NaN, no duplicate keys. Raises ValueError with a short reason."""
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=unique)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

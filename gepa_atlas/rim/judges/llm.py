@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -68,7 +68,9 @@ class LlmSettings(JudgeSettings):
     needs_inputs: tuple[Literal["answer", "guidance", "plan", "trace", "baseline"], ...] | None = Field(default=None, alias="needs")
     show_answer: bool = True  # the judge sees the gold answer, where there is one
     max_chars: int = Field(default=60_000, ge=1000)  # of each text shown; the middle of a longer one is left out
-    penalties: dict[Literal["contradiction", "safety"], float] = Field(default_factory=dict)  # taken off the score where flagged
+    penalties: dict[Literal["contradiction", "safety"], Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict
+    )  # taken off the score where flagged
     steering_cap: float | None = Field(default=None, ge=0, le=1)  # the most that an answer trying to steer its grade can get
 
     @field_validator("temperature")
@@ -113,7 +115,13 @@ class LlmSettings(JudgeSettings):
         path = base_dir / self.rubric
         if not path.is_file():
             raise ConfigError(f"{where}: there is no file {path}; correct the path (it is relative to the configuration)")
-        return path.read_text("utf-8").strip()
+        try:
+            text = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: {path} cannot be read as text ({error}); save it as UTF-8") from None
+        if not text:
+            raise ConfigError(f"{where}: {path} is empty; write in it what the judge grades by")
+        return text
 
     def criterion_text(self) -> str:
         return f"What decides on this task in particular:\n{self.criterion.strip()}" if self.criterion.strip() else ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class NumberSettings(JudgeSettings):
     abs: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # allowed difference in the gold number's unit
     pick: Literal["last", "first", "only"] = "last"
     after: str | None = None  # read only what follows the last occurrence of this marker ("####", "Answer:")
-    units: dict[str, float] = Field(default_factory=dict)
+    units: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -88,7 +88,10 @@ class PythonJudge:
         try:
             if inspect.iscoroutinefunction(self.function):
                 return await self.function(case.output, case.example)
-            answer = await self.threads.run(partial(self.function, case.output, case.example))
+            try:
+                answer = await self.threads.run(partial(self.function, case.output, case.example))
+            except KeyboardInterrupt as error:  # raised by the function in its thread: nobody pressed Ctrl-C
+                raise RuntimeError(said(error)) from error
             return await answer if inspect.isawaitable(answer) else answer
         except SystemExit as error:  # out of a task it would end the program
             raise RuntimeError(said(error)) from error
