@@ -215,9 +215,10 @@ class _Search:
                 error = (await self.classroom.baseline(example)).attempt.error
             too_late = error is not None and error.kind == BUDGET_EXHAUSTED and self._limit_reached(_LIMIT_FOR_SEARCH) is not None
             if error is not None and not too_late:
+                mend = "raise the limit" if error.kind == BUDGET_EXHAUSTED else "try it with `gepa-atlas check` and correct agents.target"
                 raise AgentUnusable(
                     f"the agent {self.experiment.name!r} gave no usable answer to example {example.id!r} ({error.kind}): "
-                    f"{error.reason}; try it with `gepa-atlas check` and correct agents.target"
+                    f"{error.reason}; {mend}"
                 )
 
     async def _fill(self) -> bool:

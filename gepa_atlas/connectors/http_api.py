@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 from weakref import WeakKeyDictionary
 
 from gepa_atlas import wire
@@ -115,7 +115,7 @@ class HttpAgent:
         query = {name: fill(value, values) for name, value in p.query.items()}
         for name, value in query.items():
             encoded(value, f"query.{name}")
-        session = {"session": values["session"]} if "session" in values else {}
+        session = {"session": quote(values["session"], safe="")} if "session" in values else {}
         try:
             return httpx.URL(fill(p.endpoint, session)).copy_merge_params(query)
         except httpx.InvalidURL as error:

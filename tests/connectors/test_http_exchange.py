@@ -214,6 +214,16 @@ def test_a_session_of_its_own_for_each_run(server: Server) -> None:
     assert [run(given, task(q)).output for q in ("a", "b")] == ["a", "b"]
 
 
+def test_a_session_that_the_service_names_is_one_piece_of_the_address(server: Server) -> None:
+    def answer(asked: Asked, sock: socket.socket) -> None:
+        raw = json.dumps({"id": "../x?y=1#z", "response": asked.line.split()[1]}).encode()
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(raw) + raw)
+
+    server.answer = answer
+    reset = {"endpoint": server.url, "session_field": "id"}
+    assert run(agent(server.url + "/{session}/ask", reset=reset)).output == "/agent/..%2Fx%3Fy%3D1%23z/ask"
+
+
 def test_a_reset_that_fails_is_a_failed_call_and_nothing_is_asked(server: Server) -> None:
     service = Rememberer(server)
     base = server.url.removesuffix("/agent")
