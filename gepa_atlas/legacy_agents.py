@@ -86,6 +86,8 @@ def _http(params: Params, where: str, note: Note) -> Params:
         else:
             params["request_template"] = {**template, field: "{prompt}"}
             note(f"{where}: the field {field} of request_template holds {{prompt}}")
+    elif isinstance(template, dict) and params.pop("prompt_field", None) is not None:
+        note(f"{where}: prompt_field is not used: request_template says where the prompt goes")
     for name, value in mapping(params.get("headers"), f"{where}.headers").items():
         if "YOUR_" in str(value):
             note(f"{where}: the header {name} is the sample's; name a variable instead, ${{MY_AGENT_KEY}}")

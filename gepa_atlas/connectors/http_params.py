@@ -106,6 +106,13 @@ class HttpParams(OpaqueParams):
         return headers
 
     @model_validator(mode="after")
+    def _each_key_is_read(self) -> HttpParams:
+        for name in ("prompt_field", "guidance_field", "demos_field"):
+            if self.request_template is not None and name in self.model_fields_set:
+                raise ValueError(f"request_template is the whole body, so {name} is not read; remove one of them")
+        return self
+
+    @model_validator(mode="after")
     def _settings_fit(self) -> HttpParams:
         for name, path in self.settings_fields.items():
             here: Any = self.request_template

@@ -238,6 +238,7 @@ def test_a_reset_that_fails_is_a_failed_call_and_nothing_is_asked(server: Server
         ({"reset": {"endpoint": "http://127.0.0.1:1/r"}}, "max_concurrency: 1"),
         ({"reset": {"endpoint": "http://127.0.0.2:1/r"}, "max_concurrency": 1}, "on the host of endpoint"),
         ({"request_template": {"p": "{prompt}", "s": "{session}"}}, "configure reset"),
+        ({"request_template": {"p": "{prompt}"}, "prompt_field": "q"}, "prompt_field is not read; remove"),
         ({"stream": {"ending": "x"}}, "did you mean 'end'"),
     ],
 )
