@@ -11,6 +11,7 @@ from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd, limits_of
 
 if TYPE_CHECKING:
     from gepa_atlas.cli.paired import Trial
+    from gepa_atlas.ports import ChatModel
     from gepa_atlas.types import Attempt, Reward
 
 _RULE = "=" * 72
@@ -46,7 +47,6 @@ def evaluate(
     from gepa_atlas.connectors.chat import ChatAgent, ChatParams
     from gepa_atlas.dotenv import load_env_files
     from gepa_atlas.errors import ConfigError
-    from gepa_atlas.llm.registry import build_model
     from gepa_atlas.protocols.lesson import Lesson, LessonOptions
     from gepa_atlas.rim.keyless import default_rewards
     from gepa_atlas.rim.panel import build_panel
@@ -75,8 +75,8 @@ def evaluate(
     )
     panel.check(examples)
     chat = ChatParams(model=student_model, max_tokens=student_max_output, temperature=0.0, guidance="prefix")
-    student = calls.agent(ChatAgent(build_model(student_model, "--student-model"), chat))
-    protocol = Lesson(model(build_model(teacher_model, "--teacher-model"), "teacher"), LessonOptions(max_tokens=teacher_max_output))
+    student = calls.agent(ChatAgent(_model(student_model, "--student-model"), chat))
+    protocol = Lesson(model(_model(teacher_model, "--teacher-model"), "teacher"), LessonOptions(max_tokens=teacher_max_output))
     seed, repeats, retry = Candidate.of(protocol.seed_texts()), 1 if one else samples, control and not one
     trials = asyncio.run(run(student, protocol, seed, panel, examples, samples=repeats, control=retry))
     page = results(trials)
@@ -85,6 +85,17 @@ def evaluate(
     if json_out is not None:
         write_json(json_out, page)
     raise typer.Exit(0 if page["scored"] else 1)
+
+
+def _model(name: str, flag: str) -> ChatModel:
+    """The model that `flag` names. Raises ConfigError when its key is not there: without one a call is tried for minutes."""
+    from gepa_atlas.errors import ConfigError
+    from gepa_atlas.llm.registry import build_model
+    from gepa_atlas.rim.keyless import lacking_key
+
+    if (key := lacking_key(name)) is not None:
+        raise ConfigError(f"{flag}: {name} reads its key from {key}, which is not set: export it, put it in .env, or take another model")
+    return build_model(name, flag)
 
 
 def _block(trial: Trial, verbose: bool) -> list[str]:

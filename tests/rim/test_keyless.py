@@ -75,6 +75,10 @@ PROGRAMS = str(SHIPPED.parent / "rim_programs.yaml")
         (["evaluate", "--question", "q", "--answer", "a", "--reward-config", PROGRAMS, "--json", "no/o.json"], "its folder does not exist"),
         (["evaluate", "--dataset", "empty.jsonl", "--reward-config", PROGRAMS], "empty.jsonl: the file has no questions"),
         (
+            ["evaluate", "--question", "q", "--answer", "a", "--reward-config", PROGRAMS, "--teacher-model", "openai/m"],
+            "--teacher-model: openai/m reads its key from OPENAI_API_KEY, which is not set",
+        ),
+        (
             ["evaluate", "--question", "q", "--answer", "a", "--reward-config", PROGRAMS, "--student-model", "nope"],
             "unknown provider 'nope'",
         ),
