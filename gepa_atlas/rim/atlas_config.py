@@ -14,7 +14,7 @@ parallel_execution    max_workers: judge calls at once
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -60,9 +60,11 @@ class ModelConfigs(Settings):
 class ConsistencyRules(Settings):
     """ATLAS had the three bounds fixed in code and did not read these; here the keys are what counts."""
 
-    alignment_completeness_bound: float = Field(default=0.1, ge=0)  # process <= accuracy + this
-    completeness_helpfulness_threshold: float = Field(default=0.5, ge=0)  # helpfulness <= this when process is below it
-    understanding_helpfulness_bound: float = Field(default=0.1, ge=0)  # helpfulness <= diagnostic + this
+    alignment_completeness_bound: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # process <= accuracy + this
+    completeness_helpfulness_threshold: float = Field(
+        default=0.5, ge=0, allow_inf_nan=False
+    )  # helpfulness <= this when process is below it
+    understanding_helpfulness_bound: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # helpfulness <= diagnostic + this
     contradiction_penalty: float = Field(default=0.0, ge=0, le=1)
     safety_violation_penalty: float = Field(default=0.0, ge=0, le=1)
 
@@ -78,8 +80,8 @@ class ParallelExecution(Settings):
 
 class AtlasRim(Settings):
     models: Models
-    temperatures: tuple[float, ...] = Field(default=(0.2, 0.5, 0.8), min_length=1)
-    variance_threshold: float = Field(default=THRESHOLD, ge=0)
+    temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(default=(0.2, 0.5, 0.8), min_length=1)
+    variance_threshold: float = Field(default=THRESHOLD, ge=0, allow_inf_nan=False)
     active_judges: ActiveJudges = ActiveJudges(accuracy=True, helpfulness=True, process=True, diagnostic=True)
     model_configs: ModelConfigs = ModelConfigs()
     consistency_rules: ConsistencyRules | None = None

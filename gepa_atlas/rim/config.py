@@ -34,8 +34,10 @@ class Escalate(Settings):
     """
 
     judges: tuple[AnyJudge, ...] = Field(min_length=1)
-    disagreement: float = Field(default=0.3, ge=0)  # spread (highest minus lowest) of tier 1 above which tier 2 is asked
-    margin: float = Field(default=0.1, ge=0)  # |after - before| below which it is asked on both sides
+    disagreement: float = Field(
+        default=0.3, ge=0, allow_inf_nan=False
+    )  # spread (highest minus lowest) of tier 1 above which tier 2 is asked
+    margin: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # |after - before| below which it is asked on both sides
 
     @field_validator("judges", mode="before")
     @classmethod
@@ -46,9 +48,9 @@ class Escalate(Settings):
 class Bounds(Settings):
     """ATLAS's consistency rules between its four judges; applied where both judges of a rule have scored."""
 
-    process_over_accuracy: float = Field(default=0.1, ge=0)  # process <= accuracy + this
-    helpfulness_without_process: float = Field(default=0.5, ge=0)  # helpfulness <= this when process is below it
-    helpfulness_over_diagnostic: float = Field(default=0.1, ge=0)  # helpfulness <= diagnostic + this
+    process_over_accuracy: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # process <= accuracy + this
+    helpfulness_without_process: float = Field(default=0.5, ge=0, allow_inf_nan=False)  # helpfulness <= this when process is below it
+    helpfulness_over_diagnostic: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # helpfulness <= diagnostic + this
 
 
 class RimConfig(Settings):

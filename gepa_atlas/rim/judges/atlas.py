@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,8 +30,10 @@ class AtlasSettings(JudgeSettings):
     rubric: str = "accuracy"
     small: str | dict[str, Any] | None = None
     large: str | dict[str, Any] | None = None
-    temperatures: tuple[float, ...] = Field(default=(0.2, 0.5, 0.8), min_length=1)
-    threshold: float = Field(default=THRESHOLD, ge=0)  # standard deviation of the samples above which the large model decides
+    temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(default=(0.2, 0.5, 0.8), min_length=1)
+    threshold: float = Field(
+        default=THRESHOLD, ge=0, allow_inf_nan=False
+    )  # standard deviation of the samples above which the large model decides
     self_doubt: float = Field(default=SELF_DOUBT, ge=0)  # a sample's own uncertainty above which it does
     max_tokens: int = Field(default=1024, ge=16)
     large_max_tokens: int = Field(default=1024, ge=16)
