@@ -176,7 +176,7 @@ def test_merging_joins_what_two_candidates_found() -> None:
     """Not every merge pays; over a few seeds some do."""
     three = {"one": "x", "two": "y", "three": "z"}
     kept_in_all = 0
-    for seed in range(4):
+    for seed in range(16):
         witness = Witness()
         result = search(seed_candidate=three, use_merge=True, max_merge_invocations=3, callbacks=[witness], max_metric_calls=300, seed=seed)
         tried, kept = witness.of("on_merge_attempted"), witness.of("on_merge_accepted")

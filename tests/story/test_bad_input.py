@@ -75,7 +75,7 @@ CASES: dict[str, tuple[dict[str, Any] | str, str]] = {
     "unset variable": ({"agents": model(model="${NO_SUCH_MODEL_NAME}")}, "NO_SUCH_MODEL_NAME, which is not set"),
     "unset secret": (
         {"agents": model(model={"provider": "openai.chat", "params": {"model": "m", "api_key_env": "NO_SUCH_KEY"}})},
-        "keys: not set: NO_SUCH_KEY",
+        "NO_SUCH_KEY",
     ),
     "a secret in the file": ({"agents": model(model="${X:sk-" + "a1B2" * 8 + "}")}, "looks like a secret"),
     "invalid YAML": ("agents: {student: [}\n", "run.yaml:1: not valid YAML"),
