@@ -193,7 +193,8 @@ def bench_pairs(pairs: Pairs, fitted: dict[str, Any] | None = None) -> dict[str,
     ]
     for j, judge in enumerate(pairs.judges):
         heard = ~np.isnan(pairs.votes[:, j]).all(axis=1)
-        rows.append(_row(f"judge {judge}", "all", votes[:, j], heard, pairs.votes[:, j], pairs.first[:, j], 2.0, None))
+        if heard.any():  # of a judge whose answers are all null there is nothing to say
+            rows.append(_row(f"judge {judge}", "all", votes[:, j], heard, pairs.votes[:, j], pairs.first[:, j], 2.0, None))
     shared = len(set(pairs.digests) & set(fitted["digests"])) if fitted else 0
     meta = {
         "pairs": len(votes),

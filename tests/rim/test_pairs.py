@@ -100,3 +100,9 @@ def test_without_labels_judges_that_flip_count_for_less() -> None:
     assert len(rows) > 3 and all(row["tie_credit"] >= 0.5 for row in rows)
     once = dataclasses.replace(pairs, votes=np.where(np.arange(2) == 1, np.nan, pairs.votes))
     assert set(steadiness(once, names)) == {1.0}
+
+
+def test_a_judge_that_said_nothing_has_no_row(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"label": "A>B", "judges": {"j": [None, None], "k": ["A>B", "B>A"]}}))
+    result = bench_pairs(load_pairs(tmp_path / "pairs.jsonl"))
+    assert [row["policy"] for row in result["rows"]] == ["panel", "judge k"] and "NaN" not in json.dumps(result)
