@@ -91,17 +91,6 @@ class Archive:
         """Columns on which the entry has a value."""
         return np.flatnonzero(self._count[entry.index])
 
-    def has(self, entry: Entry, column: int) -> bool:
-        return bool(self._count[entry.index, column])
-
-    def observations(self, entry: Entry, columns: np.ndarray) -> np.ndarray:
-        """How often the entry was measured on each column."""
-        return np.asarray(self._count[entry.index, columns])
-
-    def values(self, entry: Entry, columns: np.ndarray) -> np.ndarray:
-        """Mean gain of the entry on columns it was measured on."""
-        return np.asarray(self._sum[entry.index, columns] / self._count[entry.index, columns])
-
     def cells(self, entries: Sequence[int], columns: Ints | None = None) -> Cells:
         """The measured cells of these entries, on these columns or on all."""
         who = np.asarray(entries, dtype=np.int64)
@@ -125,15 +114,6 @@ class Archive:
         rows = np.array([e.index for e in entries], dtype=np.int64)
         count, total = self._count[rows, : self.n_val], self._sum[rows, : self.n_val]
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-    def front(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Per-example front: who is best (ties shared) on at least one val example. One pass."""
-        if not entries:
-            return []
-        table = np.nan_to_num(self.table(entries), nan=-np.inf)
-        top = table.max(axis=0)
-        wins = ((table == top) & (top > -np.inf)).any(axis=1)
-        return [e for e, won in zip(entries, wins, strict=True) if won]
 
 
 def non_dominated(points: np.ndarray) -> np.ndarray:

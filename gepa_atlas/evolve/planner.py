@@ -69,7 +69,7 @@ class Planner:
         self.seeds_left = [e.id for e in archive.entries]
 
     def search(self) -> Proposal:
-        """Measure the favourite of a Thompson draw while that is worth it, otherwise breed from it or from a specialist."""
+        """Ask an operator for a child of the favourite of a Thompson draw or of a specialist; or try what the draw would ship."""
         if self.seeds_left:
             entry = self.archive.get(self.seeds_left.pop(0))
             small = self.plan.rollouts is not None and self.plan.rollouts < _SMALL
@@ -85,12 +85,14 @@ class Planner:
         return self._child(favourite, active, random)
 
     def _exploit(self, favourite: Entry, draw: Draw, random: np.random.Generator) -> Proposal | None:
-        """What this draw would ship: put together from known items, or the favourite itself; measured either way."""
-        composed = self._compose(favourite, draw, random)
-        if composed is not None:
-            return composed
+        """What this draw would ship: put together from known items, or somebody known; measured either way."""
         child = self._composite(favourite, draw)
-        favourite = self.archive.get(child.id) if child is not None and child.id in self.archive.by_id else favourite
+        if child is not None and child.id not in self.archive.by_id:
+            proposal = self._try(child, favourite, random)
+            if proposal is not None:
+                return proposal
+        elif child is not None:
+            favourite = self.archive.get(child.id)
         if self._worth_measuring(favourite):
             proposal = self.measure(favourite, "race", max(self.plan.minibatch, self._n_with_pending(favourite)))
             if proposal.gate and self.budget.affords(proposal.cost):
@@ -100,14 +102,12 @@ class Planner:
     def _composite(self, base: Entry, draw: Draw) -> Candidate | None:
         return compose(base.candidate, draw, self.belief.catalogue, _CHANGES)
 
-    def _compose(self, base: Entry, draw: Draw, random: np.random.Generator) -> Proposal | None:
-        child = self._composite(base, draw)
-        coming = {p.child.id for p in self.flying.values() if p.child is not None}
-        if child is None or child.id in self.archive.by_id or child.id in coming:
-            return None
+    def _try(self, child: Candidate, base: Entry, random: np.random.Generator) -> Proposal | None:
+        """A slot for a composed child; None when another one has it under way, or it cannot be paid."""
         gate = self._choose_gate(base, random)
         cost = self.cost(gate, (), base)
-        if not self.budget.affords(cost):
+        under_way = any(p.child is not None and p.child.id == child.id for p in self.flying.values())
+        if under_way or not self.budget.affords(cost):
             return None
         return Proposal(self.asked, SlotKind.CHILD, "compose", (base.candidate,), (), gate, cost, child=child)
 
@@ -189,11 +189,12 @@ class Planner:
         seed = self.archive.entries[0]
         field = best if seed in best or not seed.n else [*best, seed]
         random = rng(self.plan.seed, self.asked, "race")
-        if self.finals < _FINALS:
-            put_together = self._compose(best[0], self.belief.expected(), random)
-            self.finals += put_together is not None
-            if put_together is not None:
-                return put_together
+        child = self._composite(best[0], self.belief.expected()) if self.finals < _FINALS else None
+        if child is not None and child.id not in self.archive.by_id:
+            proposal = self._try(child, best[0], random)
+            if proposal is not None:
+                self.finals += 1
+                return proposal
         order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
         if seed.n < best[0].n and random.random() < _DUEL:  # what the winner is worth is known no better than the seed is
             order = [seed, *(e for e in order if e is not seed)]

@@ -27,19 +27,24 @@ def test_the_non_dominated_set_is_the_definition(table: np.ndarray) -> None:
     assert non_dominated(table).tolist() == [not dominated(i) for i in range(len(table))]
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0])), max_size=40))
-def test_the_front_is_whoever_is_best_on_some_example(cells: list[tuple[int, int, float]]) -> None:
-    archive = Archive([f"v{j}" for j in range(6)])
-    entries = [archive.add(Candidate.of({"guidance": str(i)}), 0) for i in range(5)]
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8), st.sampled_from([0.0, 0.5, 1.0])), max_size=40))
+def test_the_matrix_holds_the_mean_of_every_cell(cells: list[tuple[int, int, float]]) -> None:
+    """Six val columns and three of train; the parent of each entry is the one before it."""
+    archive = Archive([f"v{j}" for j in range(6)], [f"v{j}" for j in range(6, 9)])
+    entries = [archive.add(Candidate.of({"guidance": "0"}), 0)]
+    for i in range(1, 5):
+        entries.append(archive.add(entries[-1].candidate.child("test", texts={"guidance": str(i)}), 0))
     seen: dict[tuple[int, int], list[float]] = {}
     for i, j, value in cells:
         archive.record(entries[i], f"v{j}", value)
         seen.setdefault((i, j), []).append(value)
     mean = {cell: float(np.mean(v)) for cell, v in seen.items()}
-    best = {j: max(v for (_, k), v in mean.items() if k == j) for _, j in mean}
-    expected = {i for (i, j), v in mean.items() if v == best[j]}
-    assert {e.index for e in archive.front(entries)} == expected
-    assert all(e.cells == len({j for i, j in seen if i == e.index}) for e in entries)
+    found = archive.cells(range(5))
+    assert dict(zip(zip(found.rows, found.columns, strict=True), found.gains, strict=True)) == pytest.approx(mean)
+    for row, column, times, parent, theirs in zip(found.rows, found.columns, found.times, found.parents, found.theirs, strict=True):
+        assert times == len(seen[row, column])
+        assert (parent, theirs) == ((row - 1, pytest.approx(mean[row - 1, column])) if (row - 1, column) in mean else (-1, 0.0))
+    assert all(e.cells == len({j for i, j in seen if i == e.index and j < 6}) for e in entries)
     assert sum(e.n for e in entries) == len(cells)
 
 
