@@ -88,7 +88,7 @@ def test_a_comparing_judge_is_refused_in_a_search(at_home: Path, capfd: pytest.C
 
 
 def test_an_outage_of_the_judges_ends_the_run_resumably(at_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing is scored 0.0, exit code 75; with the judges back, the same command goes on. What failed before the breaker opened stays lost."""
+    """Nothing is scored 0.0, exit code 75; with the judges back, the command goes on. What failed before the breaker opened stays lost."""
 
     def judge(body: dict[str, Any]) -> str:
         score = 0.9 if "cite" in body["messages"][1]["content"].split('"answer"')[-1] else 0.2
