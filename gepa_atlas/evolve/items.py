@@ -62,6 +62,7 @@ class Catalogue:
         self.demos: dict[str, Demo] = {}  # by example id
         self.most_demos = 0  # that any entry has
         self._words: list[frozenset[str]] = []
+        self._topics: dict[str, list[int]] = {}  # word -> the topics that have it
         self._seen: dict[str, int] = {}  # word -> number of items that have it
         self._n_val = n_val
         self._examples = len(questions)
@@ -105,9 +106,26 @@ class Catalogue:
             self._words.append(bag)
             for word in bag:
                 self._seen[word] = self._seen.get(word, 0) + 1
-            first = (self.topic[other] for other in range(at) if self.topic[other] == other and self.alike(at, other) >= ALIKE)
-            self.topic.append(next(first, at))
+            self.topic.append(self._topic(at))
+            if self.topic[at] == at:
+                for word in bag:
+                    self._topics.setdefault(word, []).append(at)
             self._find(at, bag if is_line(item) else frozenset())
+        return at
+
+    def _topic(self, at: int) -> int:
+        """The first topic that says nearly the same, or the item itself. Only topics with one of its heaviest words can."""
+        weights = {word: self._weight((word,)) for word in self._words[at]}
+        half = ALIKE * sum(weights.values())
+        heavy, left = set[int](), half
+        for word in sorted(weights, key=lambda w: (-weights[w], w)):
+            heavy.update(self._topics.get(word, ()))
+            left -= weights[word]
+            if left < 0:  # what is without all of these shares less than half
+                break
+        for other in sorted(heavy):
+            if sum(map(weights.__getitem__, self._words[at] & self._words[other])) >= half and self.alike(at, other) >= ALIKE:
+                return other
         return at
 
     def _find(self, at: int, bag: frozenset[str]) -> None:
