@@ -16,11 +16,13 @@ taken at that difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gepa_atlas.evolve.archive import Archive, Cells, Entry
 from gepa_atlas.evolve.gaussian import Floats, Gaussian, Ints
@@ -185,29 +187,23 @@ class Belief:
 
     def _features(self, rows: Ints, columns: Ints) -> Floats:
         """What each weight adds to these cells: cells x weights."""
-        phi = np.zeros((len(rows), len(self._weights.mean)))
-        phi[:, self._level] = 1.0
-        items, at = _pairs(self._general)
-        x = self._x[np.ix_(rows, items)]
-        phi[:, at] = x
-        items, at = _pairs(self._about)
-        phi[:, at] = self._x[np.ix_(rows, items)] * self.catalogue.matches()[np.ix_(items, columns)].T
-        for k, row in enumerate(rows):
-            phi[k, self._own[int(row)]] = 1.0
-        return phi
+        return self._table(rows, lambda items: self.catalogue.matches()[np.ix_(items, columns)].T)
 
     def _levels(self, rows: Ints) -> Floats:
         """What each weight adds to the level of these entries over the val examples: entries x weights."""
-        psi = np.zeros((len(rows), len(self._weights.mean)))
-        psi[:, self._level] = 1.0
+        return self._table(rows, lambda items: self.catalogue.share[items])
+
+    def _table(self, rows: Ints, about: Callable[[Ints], npt.NDArray[Any]]) -> Floats:
+        """A row for each of these entries; `about(items)` is how far each item is about what the row stands for."""
+        table = np.zeros((len(rows), len(self._weights.mean)))
+        table[:, self._level] = 1.0
         items, at = _pairs(self._general)
-        psi[:, at] = self._x[np.ix_(rows, items)]
+        table[:, at] = self._x[np.ix_(rows, items)]
         items, at = _pairs(self._about)
-        psi[:, at] = self._x[np.ix_(rows, items)] * self.catalogue.share[items]
+        table[:, at] = self._x[np.ix_(rows, items)] * about(items)
         for k, row in enumerate(rows):
-            if int(row) in self._own:
-                psi[k, self._own[int(row)]] = 1.0
-        return psi
+            table[k, self._own[int(row)]] = 1.0
+        return table
 
     def _read_off(self) -> None:
         """Posterior mean and variance of the entries that can still matter."""

@@ -258,7 +258,7 @@ class Evolution:
             min(measured, key=lambda e: e.mean + 2 * math.sqrt(e.var)).active = False
 
     def _take(self, entry: Entry, lessons: Sequence[Lesson]) -> None:
-        """Val lessons of this entry into the matrix and the belief."""
+        """The evidence on this entry into matrix and belief: val cells, and train lessons that nothing in it was written from."""
         columns = []
         for lesson in lessons:
             if lesson.candidate_id != entry.id or lesson.example.id not in self.archive.columns or lesson.cell in self.planner.taught:

@@ -65,7 +65,6 @@ class Catalogue:
         self._topics: dict[str, list[int]] = {}  # word -> the topics that have it
         self._seen: dict[str, int] = {}  # word -> number of items that have it
         self._n_val = n_val
-        self._examples = len(questions)
         self._telling = _telling(questions)
         self._match = np.zeros((64, len(questions)), dtype=bool)
         self._share = np.zeros(64)
