@@ -9,6 +9,8 @@ AtlasError
 ├── RunBusy                   exit code 3: another process owns the run directory
 ├── RunChanged                exit code 2: config, data or judges differ from those the run was started with
 ├── RunDamaged                exit code 4: run.db fails its checks
+├── GateRefused               exit code 3: the gate did not pass what was trained (fail or inconclusive); everything is kept
+├── Unhealthy                 exit code 4: a guard stopped training, and says which
 ├── StoreFull                 exit code 74: the disk refused a write; run.db is intact and the run can be resumed
 ├── Outage                    exit code 75: an endpoint failed too often in a row; the run is saved and can be resumed
 ├── ContractError             a noun was built wrongly: a defect of ours or of an extension, never of a user
@@ -68,6 +70,14 @@ class RunChanged(AtlasError):
 
 
 class RunDamaged(AtlasError):
+    exit_code = 4
+
+
+class GateRefused(AtlasError):
+    exit_code = 3
+
+
+class Unhealthy(AtlasError):
     exit_code = 4
 
 

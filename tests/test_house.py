@@ -23,8 +23,9 @@ LEVELS = {
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
-    "report": 4, "handoff": 4, "gate": 4,
-    "train": 5, "bridges": 5, "sweep": 5,
+    "report": 4, "handoff": 4, "ship": 4, "gate": 4,
+    "bridges": 5, "sweep": 5,
+    "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
     "check": 6, "config": 6, "configfile": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
     "api": 6, "compat": 6, "dspy": 6, "start": 6, "": 6,
 }  # fmt: skip
@@ -40,6 +41,7 @@ NEIGHBOURS = {
     ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),
     ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
     ("classroom", "protocols"), ("loop", "classroom"), ("loop", "protocols"),
+    ("ship", "handoff"),  # what a stage is: handoff.workspace
 }  # fmt: skip
 NAMED_FRIENDS = {
     ("connectors.toyworld", "testing"),  # the provider of that name; imported when it is asked for
