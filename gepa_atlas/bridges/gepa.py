@@ -135,13 +135,12 @@ def optimize(
     )
     named = tuple(Named(name, read) for name, read in reads.items())
     options = Options(
-        Plan(seed=seed, width=1, rollouts=max_metric_calls, operators=named),
+        Plan(seed=seed, width=1, rollouts=max_metric_calls, operators=named, repeats=not cache_evaluation),
         _selector(module_selector),
         _stoppers(stop_callbacks, run_dir, max_reflection_cost, writing, max_metric_calls is not None),
         perfect_score,
         skip_perfect_score,
         max_merge_invocations,
-        cache_evaluation,
         display_progress_bar,
         _log(logger),
         operators or {},
@@ -336,7 +335,7 @@ def _manifest(seed: Texts, train: Any, val: Any, plan: Plan, adapter: Any) -> di
         "seed_candidate": digest(dict(seed)),
         "trainset": _fingerprint(train),
         "valset": "" if val is None else _fingerprint(val),
-        "options": digest([plan.seed, plan.rollouts, [[o.name, o.reads] for o in plan.operators]]),
+        "options": digest([plan.seed, plan.rollouts, plan.repeats, [[o.name, o.reads] for o in plan.operators]]),
         "adapter": f"{type(adapter).__module__}.{type(adapter).__qualname__}",
     }
 

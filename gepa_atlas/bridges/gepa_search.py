@@ -5,7 +5,6 @@ One proposal at a time: adapters are plain functions, and what concurrency there
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +49,6 @@ class Options:
     perfect_score: float | None
     skip_perfect_score: bool
     max_merges: int
-    repeats_are_free: bool
     progress: bool
     log: Callable[[str], None]
     operators: Mapping[str, Operator] = field(default_factory=dict)  # beside reflect and merge
@@ -121,9 +119,7 @@ class Search:
     def chance(self, index: int) -> float:
         """Probability that a candidate of the population is truly better than the seed; 0.5 for the seed itself."""
         entry = next(self.evolution.archive.get(i) for i, n in self.index.items() if n == index)
-        seed = self.evolution.archive.entries[0]
-        sd = math.sqrt(entry.var + seed.var)
-        return 0.5 * (1 + math.erf((entry.mean - seed.mean) / (sd * math.sqrt(2))))
+        return entry.chance_over(self.evolution.archive.entries[0])
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
@@ -233,9 +229,6 @@ class Search:
         parents = [self.index[p] for p in candidate.parents if p in self.index]
         for sample in sorted({s for _, s in cells}):
             wanted = [e for e, s in cells if s == sample and (candidate.id, e, s) not in self.rollouts]
-            if sample and self.options.repeats_are_free:
-                self.rollouts |= {(candidate.id, e, sample): self.rollouts[candidate.id, e, 0] for e in wanted}
-                continue
             loader = self.train if train or self.shared else self.val
             ids = [self.ids[e] for e in wanted]
             traces = train or self.shared
@@ -258,7 +251,6 @@ class Search:
         else:
             assert rollout.failure is not None
             after = Reward.none(rollout.failure.kind, rollout.failure.reason)
-        repeat = 0 if self.options.repeats_are_free else sample
         return Lesson(
             Example(example, example, split="train" if example.startswith("t") else "val"),
             candidate.id,
@@ -269,7 +261,7 @@ class Search:
             _EMPTY,
             _ZERO,
             after,
-            requests=(digest([candidate.id, example, repeat], 16),),
+            requests=(digest([candidate.id, example, sample], 16),),
         )
 
     def _gain(self, lesson: Lesson) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class Entry:
     @property
     def id(self) -> str:
         return self.candidate.id
+
+    def chance_over(self, other: Entry) -> float:
+        """Probability of being truly better than another entry, which counts as known where it was never measured."""
+        sd = math.sqrt(self.var + (other.var if other.n else 0.0))
+        return 0.5 * (1 + math.erf((self.mean - other.mean) / (sd * math.sqrt(2))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,12 +258,15 @@ class Evolution:
             min(measured, key=lambda e: e.mean + 2 * math.sqrt(e.var)).active = False
 
     def _take(self, entry: Entry, lessons: Sequence[Lesson]) -> None:
-        """The evidence on this entry into matrix and belief: val cells, and train lessons that nothing in it was written from."""
+        """The evidence on this entry into matrix and belief: val cells, and train lessons that nothing in it was written from.
+
+        Where one set is both, its examples are val cells: what was not taken in would be asked for for ever.
+        """
         columns = []
         for lesson in lessons:
             if lesson.candidate_id != entry.id or lesson.example.id not in self.archive.columns or lesson.cell in self.planner.taught:
                 continue
-            if lesson.example.id in entry.studied:
+            if lesson.example.id in entry.studied and self.archive.columns[lesson.example.id] >= self.archive.n_val:
                 continue
             gain = self._gain(lesson)
             self.planner.taught[lesson.cell] = gain
@@ -327,11 +330,7 @@ class Evolution:
         seed, pool = self.archive.entries[0], self._well_measured()
         top = max(e.mean for e in pool)
         best = min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
-        return best if self._surely_better(best, seed) else seed
-
-    def _surely_better(self, entry: Entry, seed: Entry) -> bool:
-        sd = math.sqrt(entry.var + (seed.var if seed.n else 0.0))
-        return 0.5 * (1 + math.erf((entry.mean - seed.mean) / (sd * math.sqrt(2)))) >= self.plan.sure
+        return best if best.chance_over(seed) >= self.plan.sure else seed
 
     def _reserve_final(self, test: tuple[str, ...]) -> tuple[str, ...]:
         """Keep rollouts for the held-out test before anything is spent: baseline, seed and winner on each test example."""

@@ -41,6 +41,7 @@ class Plan:
     plateau: int | None = None  # children in a row without a new best before the search ends
     target: float | None = None  # mean gain at which the search ends
     student_calls: int = 1  # student runs of one second attempt
+    repeats: bool = True  # whether the final race may ask for a known cell again, in case the student is random
     ideas: float = 0.75  # share of slots that ask an operator for something new; the others compose and measure what there is
 
 
@@ -202,11 +203,19 @@ class Planner:
             proposal = self.measure(entry, "retest", self.plan.minibatch)
             if proposal.gate:
                 return proposal
-        for entry in order[:2]:
+        for entry in order[:2] if self.plan.repeats and self._open(field) else ():
             proposal = self._repeat(entry)
             if proposal.gate:
                 return proposal
         return None
+
+    def _open(self, field: Sequence[Entry]) -> bool:
+        """Whether a second look at known cells may still change who wins. Not where everybody else is surely worse, by what is believed or
+        by a sign test over the val examples, or answered the same on all of them."""
+        favourite = max(field, key=lambda e: (e.mean, -e.index))
+        (mine,) = self.archive.table([favourite])
+        rivals = [e for e in field if favourite.chance_over(e) < self.plan.sure]
+        return any(_doubtful(int((mine > row).sum()), int((row > mine).sum()), self.plan.sure) for row in self.archive.table(rivals))
 
     def _repeat(self, entry: Entry) -> Proposal:
         """The same cells once more, where the student is known or not yet known to be random; nothing for a deterministic one."""
@@ -271,3 +280,9 @@ class Planner:
     def least_cost(self) -> int:
         """What the cheapest child can cost at most: below it the search ends."""
         return min(self.plan.minibatch, len(self.val)) * (self.plan.student_calls + (len(self.baselines & set(self.val)) < len(self.val)))
+
+
+def _doubtful(won: int, lost: int, sure: float) -> bool:
+    """Whether so many pairs won, and lost, may be luck: the one-sided sign test. Pairs that are all even leave nothing to find out."""
+    pairs = won + lost
+    return pairs > 0 and sum(math.comb(pairs, k) for k in range(lost + 1)) / 2**pairs > 1 - sure

@@ -97,8 +97,7 @@ def test_it_finds_the_rules_within_the_limit_and_answers_a_gepa_result() -> None
     assert set(result.best_candidate["system"].split()) == {"capitals", "digits"}
     assert result.val_aggregate_scores[result.best_idx] == 1.0 and result.better_than_seed > 0.97
     assert sum(shop.calls.values()) == result.total_metric_calls <= 150
-    twice = sum(n > 1 for n in shop.calls.values())
-    assert max(shop.calls.values()) <= 2 and twice <= 12, "a few cells are repeated to learn that this shop is deterministic, no more"
+    assert max(shop.calls.values()) == 1, "nothing twice"
     assert result.parents[0] == [None] and all(p[0] < i for i, p in enumerate(result.parents) if i)
     assert result.val_aggregate_subscores[result.best_idx] == {"right": 1.0}
     assert result.to_dict()["best_idx"] == result.best_idx and "digraph" in result.candidate_tree_dot()
@@ -116,11 +115,13 @@ def test_the_limit_is_hard(limit: int) -> None:
     assert search(shop, max_metric_calls=limit).total_metric_calls == sum(shop.calls.values()) <= limit
 
 
-def test_one_set_serves_both_sides_and_its_rollouts_are_paid_once() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_one_set_serves_both_sides_and_its_rollouts_are_paid_once(seed: int) -> None:
     shop = Shop()
-    result = search(shop, valset=None, max_metric_calls=100)
+    result = search(shop, valset=None, max_metric_calls=100, seed=seed)
     assert set(result.best_candidate["system"].split()) == {"capitals", "digits"}
     assert max(shop.calls.values()) == 1
+    assert all(len(scores) for scores in result.val_subscores)
 
 
 @pytest.mark.parametrize(("best", "worst"), [(100.0, 0.0), (-1.0, -350.0), (7.0, 3.0)])
@@ -173,20 +174,18 @@ def test_components_take_turns_or_go_together_or_are_chosen() -> None:
 
 
 def test_merging_joins_what_two_candidates_found() -> None:
-    """Not every merge pays; over a few seeds some do."""
+    """Merges of which some pay (7), of which none does (13), and a search that is over before there is one (0)."""
     three = {"one": "x", "two": "y", "three": "z"}
-    kept_in_all = 0
-    for seed in range(16):
+    for seed, pays in ((7, True), (13, False), (0, False)):
         witness = Witness()
         result = search(seed_candidate=three, use_merge=True, max_merge_invocations=3, callbacks=[witness], max_metric_calls=300, seed=seed)
         tried, kept = witness.of("on_merge_attempted"), witness.of("on_merge_accepted")
-        kept_in_all += len(kept)
+        assert bool(kept) is pays
         assert len(tried) <= 3 and len(kept) + len(witness.of("on_merge_rejected")) == len(tried)
         assert all(len(result.parents[event["new_candidate_idx"]]) == 2 for event in kept)
         for event in tried:
             mine, theirs = (result.candidates[i] for i in event["parent_ids"])
             assert all(event["merged_candidate"][name] in (mine[name], theirs[name]) for name in three)
-    assert kept_in_all
 
 
 def test_a_run_dir_is_gone_on_with_and_nothing_is_paid_twice(tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_a_run_dir_is_gone_on_with_and_nothing_is_paid_twice(tmp_path: Path) -> 
     shop.fail_at = None
     model, witness = Model(), Witness()
     result = search(shop, max_metric_calls=120, run_dir=str(tmp_path / "run"), reflection_lm=model, callbacks=[witness])
-    assert max(shop.calls.values()) <= 2 and sum(n > 1 for n in shop.calls.values()) <= 12
+    assert max(shop.calls.values()) == 1, "nothing twice"
     assert result.total_metric_calls == sum(shop.calls.values()) > paid
     assert result.candidates[1] == whole.candidates[1], "what was found before the crash is found again"
     assert witness.of("on_state_saved")[-1]["run_dir"] == str(tmp_path / "run")

@@ -23,6 +23,14 @@ class Letters:
     def __init__(self, seed: int = 0, noise: float = 0.0, fail: float = 0.0) -> None:
         self.seed, self.noise, self.fail = seed, noise, fail
         self.calls: set[str] = set()
+        self.known: set[tuple[str, str, int]] = set()  # cells told, or measured in a slot under way
+        self.again: list[tuple[str, str, int]] = []  # known cells that a measurement asked for
+
+    def planned(self, proposal: Proposal) -> None:
+        if proposal.kind is SlotKind.MEASURE:
+            cells = {(proposal.parents[0].id, e, sample) for e, sample in proposal.gate}
+            self.again += cells & self.known
+            self.known |= cells
 
     def right(self, prompt: str, example: Example, sample: int) -> float | None:
         self.calls.add(f"{prompt}|{example.id}|{sample}")
@@ -58,10 +66,14 @@ class Letters:
         return Draft(None, "no idea") if child.id == proposal.parents[0].id else Draft(child, f"put {letter}")
 
 
-def drive(plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20)) -> tuple[Evolution, list[Decision], list[int]]:
-    """Run to the end; returns the search, its decisions, and the rollouts spent after each tell."""
+def drive(
+    plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20), *, shared: bool = False
+) -> tuple[Evolution, list[Decision], list[int]]:
+    """Run to the end; returns the search, its decisions, and the rollouts spent after each tell. shared: train is val as well."""
     splits: tuple[Split, ...] = ("train", "val", "test")
     sets = [examples(split, n) for split, n in zip(splits, sizes, strict=True)]
+    if shared:
+        sets[1] = sets[0]
     by_id = {e.id: e for s in sets for e in s}
     seed = Candidate.of({"guidance": ""})
     evolution = Evolution(plan, [seed], *[[e.id for e in s] for s in sets])
@@ -70,6 +82,7 @@ def drive(plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20)
     while True:
         while evolution.asked - evolution.told < plan.width and (proposal := evolution.ask()) is not None:
             window.append(proposal)
+            world.planned(proposal)
         if not window or evolution.phase.value == "done":
             return evolution, evolution.decisions, spent
         proposal = window.popleft()
@@ -83,4 +96,5 @@ def drive(plan: Plan, world: Letters, sizes: tuple[int, int, int] = (10, 20, 20)
             who = (draft.candidate,) if draft.candidate else ()
         lessons += [world.lesson(c, by_id[e], s) for c in who for e, s in proposal.gate]
         evolution.tell(proposal, Outcome(draft, tuple(lessons)))
+        world.known |= {lesson.cell for lesson in lessons}
         spent.append(evolution.budget.spent)

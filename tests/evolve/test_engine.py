@@ -44,6 +44,20 @@ def test_equal_plans_and_answers_are_equal_runs(plan: Plan, world: Letters) -> N
     assert first == [d.to_json() for d in drive(plan, world)[1]]
 
 
+@given(plans, worlds, st.integers(1, 20))
+@settings(max_examples=40, deadline=None)
+def test_where_one_set_serves_both_sides_no_known_cell_is_measured(plan: Plan, world: Letters, size: int) -> None:
+    """A repeat has a number of its own, so it is a cell of its own; and a cell that was read is known."""
+    drive(plan, world, (size, size, 6), shared=True)
+    assert world.again == []
+
+
+def test_where_one_set_serves_both_sides_everything_read_counts() -> None:
+    evolution, decisions, _ = drive(Plan(rollouts=200, operators=OPERATORS), Letters(), (12, 12, 0), shared=True)
+    assert {lesson.cell for lesson in evolution.planner.reading.values()} <= set(evolution.planner.taught)
+    assert any(d.operator == "reflect" for d in decisions)
+
+
 def test_a_proposal_is_planned_from_the_archive_width_slots_ago() -> None:
     evolution = Evolution(Plan(width=3, operators=OPERATORS), [Candidate.of({"guidance": ""})], [], ["v1", "v2"], [])
     for _ in range(3):
