@@ -50,7 +50,8 @@ NAMED_FRIENDS = {
 # A heavy library and the one part that may import it, inside a function.
 GUESTS = {
     "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose", "connectors"}, "optuna": {"propose", "sweep"},
-    "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "vllm": {"train"},
+    "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
+    "vllm": {"train"},
     "transformers": {"train", "llm"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},

@@ -266,6 +266,8 @@ class TrainConfig(Settings):
                 "handoff.prompt_mode: population needs different prompts in one group, and a vllm server is sent the first one only; "
                 "set vllm.mode: colocate or off"
             )
+        if self.vllm.mode == "server" and self.vllm.url is None and self.launch.backend == "inline":
+            raise ValueError("vllm.mode: a server gets GPUs of its own, which launch.backend: accelerate shares out; set that, or vllm.url")
         g, world = self.grpo, self.launch.processes
         if g.enabled and (g.batch_size * g.gradient_accumulation * world) % g.num_generations:
             raise ValueError(
@@ -313,6 +315,19 @@ def load_train_config(
         tree = assign(tree, assignment, lambda at: at)
     if (schema := tree.pop("schema", SCHEMA)) != SCHEMA:
         raise ConfigError(f"{path}: schema: this reads {SCHEMA} (got {schema!r}); write that, or remove the key")
+    return _loaded(tree, path, env)
+
+
+def from_resolved(tree: Tree, path: Path, env: Mapping[str, str] | None = None) -> LoadedTrain:
+    """The configuration that a directory of a run keeps; `path` names it in messages. Variables of secrets are read again."""
+    source = tree.pop("source", None)
+    if not isinstance(source, str):
+        raise ConfigError(f"{path}: does not name the configuration it was made from; use `gepa-atlas grpo run --config FILE` instead")
+    found = _loaded(tree, path, os.environ if env is None else env)
+    return LoadedTrain(found.config, Path(source), Path(source).resolve().parent, found.resolved)
+
+
+def _loaded(tree: Tree, path: Path, env: Mapping[str, str]) -> LoadedTrain:
     expanded = expand(tree, env, str(path))
     try:
         config = load(TrainConfig, expanded.tree, "")
