@@ -17,7 +17,7 @@ PACKAGE = ROOT / "gepa_atlas"
 # Level by the first part of a module's name below gepa_atlas (shared design, section 4). Imports point to a lower level only.
 LEVELS = {
     "types": 0, "errors": 0, "budget": 0, "ports": 0, "texts": 0, "pieces": 0, "secrets": 0, "settings": 0, "threads": 0, "plugins": 0,
-    "answers": 0, "tags": 0,
+    "answers": 0, "tags": 0, "configfile": 0,
     "evolve": 1,
     "calls": 2, "lanes": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
@@ -26,7 +26,7 @@ LEVELS = {
     "report": 4, "handoff": 4, "ship": 4, "gate": 4,
     "bridges": 5, "sweep": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
-    "check": 6, "config": 6, "configfile": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
+    "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
     "api": 6, "compat": 6, "dspy": 6, "start": 6, "": 6,
 }  # fmt: skip
 
@@ -52,7 +52,7 @@ GUESTS = {
     "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose", "connectors"}, "optuna": {"propose", "sweep"},
     "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
     "vllm": {"train"},
-    "transformers": {"train", "llm"},
+    "transformers": {"train", "llm"}, "pyarrow": {"handoff"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},

@@ -56,6 +56,7 @@ def optimized_prompts(record: RunRecord) -> dict[str, Any]:
         "coverage": _round(verdict.winner.coverage if verdict.winner else None),
         "harm_rate": _round(verdict.winner.harm_rate if verdict.winner else None),
         "challenger": _content(record.challenger),
+        "seed_candidate": _content(record.seed),
         "lineage": [_ancestor(m) for m in record.lineage(record.winner)],
         "spend": {role: usage.to_json() | {"dollars": _round(usage.dollars)} for role, usage in sorted(record.spend.items())},
         "spend_by_judge": {name: usage.to_json() | {"dollars": _round(usage.dollars)} for name, usage in sorted(record.judging.items())},

@@ -1,0 +1,175 @@
+"""The files of a hand-off: written beside their place, row by row, and moved there together when all of them are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from gepa_atlas.errors import ContractError, MissingExtra
+from gepa_atlas.handoff.schema import ROWS, Row, TraceRecord
+from gepa_atlas.secrets import MASK, scrub_json
+from gepa_atlas.store.exports import refused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Format = Literal["jsonl", "both"]
+_BATCH = 512  # rows of a Parquet row group in memory at once
+
+
+class Files:
+    """A set of files that appear together: leave the block without an error, and each replaces its predecessor; with one, none does."""
+
+    def __init__(self, folder: Path, format: Format, never: frozenset[str]) -> None:
+        """never: ids of test tasks. A row about one, outside tasks.jsonl, is a defect of ours and ends everything."""
+        self.folder, self._format, self._never = folder, format, never
+        self.digests: dict[str, str] = {}  # file name -> sha256
+        self.rows: dict[str, int] = {}  # set -> rows
+
+    def __enter__(self) -> Self:
+        for left in self.folder.glob(".export-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            self._place = Path(tempfile.mkdtemp(prefix=".export-", dir=self.folder))
+        except OSError as error:
+            raise refused(self.folder, error) from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._publish()
+        finally:
+            shutil.rmtree(self._place, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise refused(self.folder, error) from None
+
+    def write(self, name: str, rows: Iterable[Row]) -> None:
+        """A set of rows: NAME.jsonl always, NAME.parquet as `format` says."""
+        if self._format == "jsonl":
+            self.rows[name] = self._jsonl(name, rows)
+            return
+        with _Parquet(self._place / f"{name}.parquet", ROWS[name]) as table:
+            self.rows[name] = self._jsonl(name, table.along(rows))
+        self.digests[f"{name}.parquet"] = _synced(self._place / f"{name}.parquet")
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        (self._place / name).write_text(json.dumps(scrub_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        self.digests[name] = _synced(self._place / name)
+
+    def _jsonl(self, name: str, rows: Iterable[Row]) -> int:
+        count = 0
+        with (self._place / f"{name}.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for row in rows:
+                file.write(self._text(name, row) + "\n")
+                count += 1
+        self.digests[f"{name}.jsonl"] = _synced(self._place / f"{name}.jsonl")
+        return count
+
+    def _text(self, name: str, row: Row) -> str:
+        value = row.model_dump(mode="json")
+        if name not in ("tasks", "prompts") and (value["task_id"] in self._never or value.get("split") == "test"):
+            raise ContractError(f"a row of {name} is about test task {value['task_id']!r}; test is never exported")
+        return json.dumps(scrub_json(value), ensure_ascii=False, allow_nan=False)
+
+    def _publish(self) -> None:
+        names = [f"{name}{ending}" for name in ROWS for ending in (".jsonl", ".parquet")]
+        for name in names:
+            if name not in self.digests:
+                (self.folder / name).unlink(missing_ok=True)  # of an earlier export
+        for name in sorted(self.digests, key=lambda n: n == "manifest.json"):  # the manifest last
+            os.replace(self._place / name, self.folder / name)
+        _sync(self.folder)
+
+
+def scrubbed(record: TraceRecord) -> TraceRecord:
+    """The record without secrets, and how many were taken out."""
+    value = record.model_dump(mode="json")
+    clean = scrub_json(value)
+    taken = json.dumps(clean).count(MASK) - json.dumps(value).count(MASK)
+    return record if taken == 0 else TraceRecord.model_validate(clean | {"redactions": record.redactions + taken})
+
+
+class _Parquet:
+    """Rows to a Parquet file on their way to another. Mappings are JSON strings; messages are lists of {role, content}."""
+
+    def __init__(self, path: Path, model: type[Row]) -> None:
+        self._path, self._model = path, model
+        self._batch: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise MissingExtra("handoff.format: parquet", "train") from None
+        self._schema = _arrow_schema(self._model)
+        self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+    def along(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._batch.append(row.model_dump(mode="json"))
+            if len(self._batch) == _BATCH:
+                self._flush()
+            yield row
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        flat = [{f.name: _cell(row[f.name], f.type) for f in self._schema} for row in self._batch]
+        self._writer.write_table(pa.Table.from_pylist(flat, schema=self._schema))
+        self._batch = []
+
+
+def _arrow_schema(model: type[Row]) -> pa.Schema:
+    """Columns from the model's own JSON schema: texts, numbers, truth values, messages; everything else is a JSON string."""
+    import pyarrow as pa
+
+    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    kinds = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+    fields = []
+    for name, told in model.model_json_schema()["properties"].items():
+        options = [o for o in told.get("anyOf", [told]) if o.get("type") != "null"]
+        kind = options[0].get("type") if len(options) == 1 else None
+        items = options[0].get("items", {}) if kind == "array" else {}
+        if str(items.get("$ref", "")).endswith("/Turn"):
+            fields.append(pa.field(name, turns))
+        elif items.get("type") == "string":
+            fields.append(pa.field(name, pa.list_(pa.string())))
+        else:
+            fields.append(pa.field(name, kinds.get(kind or "", pa.string())))
+    return pa.schema(fields)
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    text = str(kind) == "string"
+    return json.dumps(value, ensure_ascii=False, sort_keys=True) if text and isinstance(value, dict | list) else value
+
+
+def _synced(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+__all__ = ["Files", "Format", "scrubbed"]
