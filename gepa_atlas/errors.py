@@ -10,6 +10,7 @@ AtlasError
 ├── RunChanged                exit code 2: config, data or judges differ from those the run was started with
 ├── RunDamaged                exit code 4: run.db fails its checks
 ├── GateRefused               exit code 3: the gate did not pass what was trained (fail or inconclusive); everything is kept
+├── BundleDamaged             exit code 4: a bundle or the registry is not what its checksums say; nothing was changed
 ├── Unhealthy                 exit code 4: a guard stopped training, and says which
 ├── StoreFull                 exit code 74: the disk refused a write; run.db is intact and the run can be resumed
 ├── Outage                    exit code 75: an endpoint failed too often in a row; the run is saved and can be resumed
@@ -75,6 +76,10 @@ class RunDamaged(AtlasError):
 
 class GateRefused(AtlasError):
     exit_code = 3
+
+
+class BundleDamaged(AtlasError):
+    exit_code = 4
 
 
 class Unhealthy(AtlasError):

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, rim, runs
+from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -65,6 +65,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(rim.app, name="rim")
 app.add_typer(grpo.app, name="grpo")
+app.add_typer(registry.app, name="registry")
 
 
 @app.command("version")
