@@ -43,22 +43,41 @@ class ValidateConfig(Settings):
     leaks: Literal["error", "warn"] = "warn"  # guidance that contains the gold answer
 
 
-class Switch(Protocol):
+class ModelSection(Protocol):
+    @property
+    def context(self) -> int: ...
+
+
+class SftSection(Protocol):
     @property
     def enabled(self) -> bool: ...
 
+    @property
+    def max_length(self) -> int | None: ...
+
+
+class GrpoSection(Protocol):
+    @property
+    def enabled(self) -> bool: ...
+
+    @property
+    def max_completion_length(self) -> int: ...
+
 
 class Sections(Protocol):
-    """What the hand-off reads of a training configuration."""
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def sft(self) -> Switch: ...
+    """What the hand-off reads of a training configuration; lengths in tokens."""
 
     @property
     def handoff(self) -> ExportConfig: ...
 
     @property
     def validation(self) -> ValidateConfig: ...
+
+    @property
+    def model(self) -> ModelSection: ...
+
+    @property
+    def sft(self) -> SftSection: ...
+
+    @property
+    def grpo(self) -> GrpoSection: ...
