@@ -57,7 +57,9 @@ GUESTS = {
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
     "langchain_core": {"connectors"}, "mcp": {"connectors"}, "mcp_types": {"connectors"}, "datasets": {"datasource"},
-    "gepa": {"bridges"}, "regex": {"rim"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"}, "yaml": {"configfile", "rim", "datasource"},
+    "gepa": {"bridges"}, "regex": {"rim"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"},
+    "yaml": {"configfile", "rim", "datasource", "report"}, "jinja2": {"report"}, "markupsafe": {"report"},
+    "plotly": set(),  # read as a file, never imported
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
 # Modules that subclass a guest's classes, so that they import it at the top; they are themselves imported on first use only.
@@ -178,6 +180,7 @@ HEAVY = {
     "rich",
     "transformers",
     "sqlalchemy",
+    "jinja2",
 }
 
 

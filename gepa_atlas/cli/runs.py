@@ -47,9 +47,14 @@ def calls(run: RunArgument, json_: Json = False) -> None:
     views.print_calls(run, as_json=json_)
 
 
-def report(run: RunArgument) -> None:
-    """Write the files of RUN again from its run.db: optimized_prompts.json and traces.jsonl."""
+def report(
+    run: RunArgument,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+) -> None:
+    """Write the files of RUN again from its run.db: report.html, report.md, optimized_prompts.json and traces.jsonl. Makes no call."""
     from gepa_atlas.cli.session import export_again
     from gepa_atlas.cli.views import find_run
 
-    export_again(find_run(run))
+    page = export_again(find_run(run))
+    if open_ and typer.launch(page.absolute().as_uri()) != 0:
+        typer.echo(f"no browser could be started; open {page} in one", err=True)

@@ -22,17 +22,21 @@ from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.stats import scorecard
 from gepa_atlas.loop import Experiment, Result
+from gepa_atlas.report.evidence import Evidence, credits
+from gepa_atlas.report.html import page
+from gepa_atlas.report.ledger import slots_of
+from gepa_atlas.report.markdown import markdown
 from gepa_atlas.report.prompts import optimized_prompts
 from gepa_atlas.report.record import Member, RunRecord
 from gepa_atlas.report.terminal import Mode, RunHeader, SearchState, View, make_view
 from gepa_atlas.report.traces import trace_rows
 from gepa_atlas.rim.audit import watched
-from gepa_atlas.store.exports import refused, write_json, write_jsonl
+from gepa_atlas.store.exports import atomic_write, refused, write_json, write_jsonl
 from gepa_atlas.store.view import RunView
 from gepa_atlas.types import Candidate, Decision, Lesson
 
-PROMPTS, TRACES = "optimized_prompts.json", "traces.jsonl"
-KEPT = (PROMPTS, TRACES, "config.json", "run.db", "run.db-wal", "run.db-shm", "run.lock")
+PROMPTS, TRACES, REPORT, MARKDOWN = "optimized_prompts.json", "traces.jsonl", "report.html", "report.md"
+KEPT = (PROMPTS, TRACES, REPORT, MARKDOWN, "config.json", "run.db", "run.db-wal", "run.db-shm", "run.lock")
 
 
 def run_search(loaded: Loaded, mode: Mode) -> int:
@@ -66,9 +70,13 @@ def _refuse_red(rows: list[Row]) -> None:
 def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
     """Write the files of a finished run, and the copies the configuration asks for; returns them by what they hold."""
     prompts, traces = optimized_prompts(record), list(trace_rows(result.lessons))
-    files = {"Prompts": result.directory / PROMPTS, "Traces": result.directory / TRACES}
+    names = {"Prompts": PROMPTS, "Traces": TRACES, "Report": REPORT, "Report (text)": MARKDOWN}
+    files = {what: result.directory / name for what, name in names.items()}
+    evidence = to_evidence(record, result)
     write_json(files["Prompts"], prompts)
     write_jsonl(files["Traces"], traces)
+    atomic_write(files["Report"], page(evidence))
+    atomic_write(files["Report (text)"], markdown(evidence))
     if loaded.config.output is not None:
         files["Prompts (copy)"] = Path(loaded.config.output)
         write_json(files["Prompts (copy)"], prompts)
@@ -78,8 +86,8 @@ def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
     return {what: str(path) for what, path in files.items()}
 
 
-def export_again(directory: Path) -> None:
-    """The `report` command: replay a finished run from its run.db and write its files again. Makes no call."""
+def export_again(directory: Path) -> Path:
+    """The `report` command: replay a finished run from its run.db and write its files again. Makes no call; returns the page's path."""
     with RunView.read(directory) as run:
         if run.status != "finished":
             raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
@@ -90,6 +98,7 @@ def export_again(directory: Path) -> None:
     record = to_record(result, notes(loaded, experiment.dataset))
     for what, path in export(record, result, loaded).items():
         typer.echo(f"{what}: {path}")
+    return directory / REPORT
 
 
 class Watcher:
@@ -192,6 +201,15 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
         judging=result.judging,
         watch=watched(result.lessons, experiment.panel.watch.judge.name) if experiment.panel.watch else None,
     )
+
+
+def to_evidence(record: RunRecord, result: Result) -> Evidence:
+    """The record with the lessons, slots and beliefs it rests on."""
+    with RunView.read(result.directory) as run:
+        slots, started = slots_of(run.events()), run.started
+    evolution = result.evolution
+    credit = credits(slots, evolution.portfolio.gained, evolution.portfolio.spent)
+    return Evidence(record, result.lessons, slots, tuple(evolution.course), credit, started)
 
 
 def _challenger(result: Result) -> Candidate:

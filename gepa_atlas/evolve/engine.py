@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,15 @@ class Phase(StrEnum):
     RETEST = "retest"
     FINAL = "final"
     DONE = "done"
+
+
+class Standing(NamedTuple):
+    """Who was best after so many rollouts, by what was believed then: mean gain on the val split and its variance."""
+
+    rollouts: int
+    best_id: str
+    mean: float
+    var: float
 
 
 class Evolution:
@@ -76,6 +86,7 @@ class Evolution:
         self.race_over = False  # ended before it was decided
         self.verdict: Verdict | None = None
         self.decisions: list[Decision] = []
+        self.course: list[Standing] = []  # best so far, after each measurement
         self.told = 0
         self._gain, self._guard = gain, guard
         self._paid: set[str] = set()
@@ -283,6 +294,7 @@ class Evolution:
 
     def _standing(self, entry: Entry) -> tuple[Status, str]:
         best = self.best()
+        self.course.append(Standing(self.budget.spent, best.id, best.mean, best.var))
         figure = f"mean gain {entry.mean:+.3f} ± {1.96 * math.sqrt(entry.var):.3f} on {entry.n} val examples"
         if best is entry and entry.mean > self._best_mean + 1e-12:
             self._best_mean, self._best_since = entry.mean, 0
@@ -365,4 +377,4 @@ def _why_unscored(lessons: Sequence[Lesson]) -> str:
     return f"none of its lessons was scored: {reasons[0]}" if reasons else "it was taught nothing"
 
 
-__all__ = ["Evolution", "Phase", "Plan"]
+__all__ = ["Evolution", "Phase", "Plan", "Standing"]

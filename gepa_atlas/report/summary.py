@@ -43,6 +43,23 @@ def closing(record: RunRecord, files: Mapping[str, str]) -> list[str]:
     return lines + [f"{what}: {path}" for what, path in files.items()]
 
 
+def claims(record: RunRecord) -> list[str]:
+    """What cannot be claimed, in sentences: what the run was told of its data, and what its figures leave open."""
+    verdict = record.verdict
+    found = [f"{note[:1].upper()}{note[1:]}." for note in (n.rstrip(".") for n in record.notes) if note]
+    if verdict.winner is None or verdict.winner.after is None:
+        found.append("There is no held-out result: nothing is known of how the prompt does on examples that the search did not use.")
+    elif verdict.gain_low is not None and verdict.gain_high is not None and verdict.gain_low <= 0.0 <= verdict.gain_high:
+        found.append("The interval of the gain holds zero: that there is a gain at all cannot be claimed.")
+    if verdict.winner is not None and 0 < verdict.winner.scored < verdict.winner.planned:
+        missing = verdict.winner.planned - verdict.winner.scored
+        found.append(f"{missing} of {verdict.winner.planned} held-out examples could not be scored; the figures are over the others.")
+    if verdict.judge_error is None and verdict.pairs:
+        found.append("How much of the interval is the judges' own noise is not known.")
+    found.append("Figures of the search (select) split chose the prompt, so they flatter it: they are not performance.")
+    return found
+
+
 def _watch_lines(watch: Watched) -> list[str]:
     """What the watching judge saw beside the panel; a gap says how much of a gain it did not see."""
     lines = []
