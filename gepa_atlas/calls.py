@@ -7,6 +7,10 @@ are scrubbed and numbers rounded before either.
 
 Transient errors are retried here and nowhere else. A call that still fails is settled as "failed" and replayed as that error; one that was
 given up because the run stopped (drain, outage) is settled as "dropped": its outcome is known, there is no answer, and it is made again.
+
+In a run, nobody hears of a failure that may be an outage's first: it is held until the endpoint has answered something begun after it, and
+is then the call's own, or until the endpoint is given up, and is then no failure of the call. Where nothing else is under way, the
+cheapest request that was answered before is asked once more to find out.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gepa_atlas.budget import Limits, Purse
@@ -33,13 +37,12 @@ from gepa_atlas.errors import (
     Outage,
     Permanent,
 )
-from gepa_atlas.lanes import Gate, Lane, Retry
+from gepa_atlas.lanes import DOUBTFUL, Attempting, Gate, Lane, Reply, Retry
 from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Composed, Endpoint
 from gepa_atlas.secrets import scrub, scrub_document
 from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
 from gepa_atlas.types import Attempt, Component, Role, Task, Usage, canonical
 
-Reply = tuple[dict[str, Any], Usage]
 _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
 _NEVER_MADE = {"kind": "never_made", "reason": "the run stopped before it was sent", "transient": True}
 
@@ -71,12 +74,13 @@ class _Call:
     key: str
     endpoint: Endpoint
     worst_tokens: int
-    attempt: Callable[[], Awaitable[Reply]]
+    attempt: Attempting
     slot: int
     intended: bool = False
     attempts: int = 0
     timeouts: int = 0
     error: CallError | None = None  # of the last attempt
+    probes: Usage = Usage()  # what it took to find out that the endpoint answers others
 
 
 class Calls:
@@ -102,6 +106,7 @@ class Calls:
         self.draining = False
         self._tape = tape
         self._retry = retry
+        self._holds = False  # failures that may be an outage's first
         self._on_event = on_event
         self._room = Gate(lambda: math.inf if self.draining else concurrency)
         self._lanes: dict[str, Lane] = {}
@@ -113,9 +118,7 @@ class Calls:
         self._given_back = asyncio.Event()
         self._restore(tape.charges())
 
-    async def make(
-        self, *, role: Role, key: str, endpoint: Endpoint, worst_tokens: int, attempt: Callable[[], Awaitable[Reply]]
-    ) -> dict[str, Any]:
+    async def make(self, *, role: Role, key: str, endpoint: Endpoint, worst_tokens: int, attempt: Attempting) -> dict[str, Any]:
         """The body of this call: recorded, shared or new. `attempt` makes one try and raises CallError when it fails.
 
         Raises CallError (recorded), BudgetExhausted, Outage, Draining or StoreFull (not recorded). A caller may be cancelled: the call
@@ -139,13 +142,15 @@ class Calls:
         self._used(call, entry, replayed=not shared)
         if entry.status == "failed":
             raise recorded_error(entry.body)
+        self._lane(endpoint).remember(attempt, entry.usage.tokens)
         return entry.body
 
     def use(self, tape: Tape) -> None:
-        """Record on this tape from now on. Ports are wrapped before the run's ledger is open; nothing may have been called yet."""
+        """Record the calls of a run on this tape from now on. Ports are wrapped before its ledger is open; nothing may have been called."""
         if self.counts:
             raise ContractError("the tape was changed after the first call")
         self._tape = tape
+        self._holds = True
         self._restore(tape.charges())
 
     @contextlib.contextmanager
@@ -153,11 +158,12 @@ class Calls:
         """Give up early inside: seven attempts, three time-outs, short waits. For the first call to an agent, which may not be there at
         all; an endpoint that fails at 30 % of the attempts is taken for such a one in one run of a thousand."""
         hasty = {"attempts": 7, "timeouts": 3, "longest_wait": min(1.0, self._retry.longest_wait)}
-        patient, self._retry = self._retry, self._retry.model_copy(update=hasty)
+        patient, self._retry = (self._retry, self._holds), self._retry.model_copy(update=hasty)
+        self._holds = False
         try:
             yield
         finally:
-            self._retry = patient
+            self._retry, self._holds = patient
 
     def drain(self) -> None:
         """Stop: new calls and further attempts raise Draining; attempts under way finish and settle."""
@@ -232,8 +238,9 @@ class Calls:
                 error = call.error
                 assert error is not None
                 spent = call.attempts >= self._retry.attempts or call.timeouts >= self._retry.timeouts
-                if isinstance(error, Permanent) or (spent and not lane.down and not self.draining):
-                    return await self._settle(call, Entry("failed", error_body(error), Usage(calls=1), call.attempts))
+                over = isinstance(error, Permanent) or (spent and not lane.down and not self.draining)
+                if over and (not self._holds or not isinstance(error, DOUBTFUL) or await self._answers_others(call, lane)):
+                    return await self._settle(call, Entry("failed", error_body(error), Usage(calls=1) + call.probes, call.attempts))
                 self._check(lane)
                 self._tell("retried", call)
                 left = self._in_time(call.role)
@@ -249,23 +256,61 @@ class Calls:
                 await self._settle(call, Entry("dropped", _NEVER_MADE, _NOTHING, 0))
             raise
 
+    async def _answers_others(self, call: _Call, lane: Lane) -> bool:
+        """Wait until the endpoint has answered something begun after this failure. False: it never answered anything, so there is nothing
+        to ask but this call again. Raises Outage when it is given up meanwhile."""
+        since, probes = lane.begun, 0
+        while lane.alive <= since:
+            self._check(lane)
+            left = self._in_time(call.role)
+            if lane.busy:
+                await lane.news(left)
+            elif lane.answered is None:
+                return False
+            else:
+                probes += 1
+                await self._probe(call, lane, lane.answered, min(left, self._retry.wait(probes)))
+        return True
+
+    async def _probe(self, call: _Call, lane: Lane, answered: Attempting, wait: float) -> None:
+        """One attempt of this call, made with a request that was answered before."""
+        own, error = call.attempt, call.error
+        self._tell("retried", call)
+        lane.probing = True
+        try:
+            await lane.nap(wait)
+            call.attempt = answered
+            reply = await self._attempt(call, lane)
+            if reply is not None:
+                call.probes = replace(reply[1], calls=0)
+        finally:
+            call.attempt, call.error = own, error
+            lane.probing = False
+            lane.wake()
+
     async def _attempt(self, call: _Call, lane: Lane) -> Reply | None:
         """One attempt in a free seat. None: it failed, see `call.error`."""
-        async with lane.deck.place(call.slot):
-            if not call.intended:
-                self._check(lane)
-                self._in_time(call.role)
-                await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
-                call.intended = True
-            try:
-                async with asyncio.timeout_at(self._deadline) as clock, lane.seats.place(call.slot):
-                    await lane.opening()
-                    async with self._room.place(call.slot):
-                        return await self._seated(call, lane)
-            except TimeoutError:
-                if not clock.expired():
-                    raise
-                raise self._out_of_time(call.role) from None
+        try:
+            async with lane.deck.place(call.slot):
+                return await self._on_deck(call, lane)
+        finally:
+            lane.wake()
+
+    async def _on_deck(self, call: _Call, lane: Lane) -> Reply | None:
+        if not call.intended:
+            self._check(lane)
+            self._in_time(call.role)
+            await self._tape.intend(call.key, call.role, call.slot, call.worst_tokens)
+            call.intended = True
+        try:
+            async with asyncio.timeout_at(self._deadline) as clock, lane.seats.place(call.slot):
+                await lane.opening()
+                async with self._room.place(call.slot):
+                    return await self._seated(call, lane)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise self._out_of_time(call.role) from None
 
     async def _seated(self, call: _Call, lane: Lane) -> Reply | None:
         self._check(lane)

@@ -4,6 +4,9 @@ A call first comes on deck, where it is put on record, and then takes a seat: so
 the earliest slot of the search first, because results are told in ask order and everything later waits for it.
 
 Additive increase, multiplicative decrease: a 429 halves the attempts in flight (once per burst), each success adds a part of one.
+A lane remembers the cheapest request that was answered, and which attempt last showed the endpoint alive: that tells a request that its
+endpoint cannot answer from an endpoint that answers nobody.
+
 The breaker counts failed attempts in a row over all calls. It trips on an attempt that was begun after the streak showed and while none
 from before the streak is still under way, so a burst sent before anyone knew cannot trip it, and 30 % random faults never do (0.3 ** 20).
 """
@@ -14,18 +17,25 @@ import asyncio
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
 from gepa_atlas.errors import AuthRefused, CallError, NotFound, Outage, RateLimited, Transient
 from gepa_atlas.ports import Endpoint
 from gepa_atlas.settings import Settings
+from gepa_atlas.types import Usage
 
 _AHEAD = 2  # one call is on deck for so many seats
+DOUBTFUL = (Transient, AuthRefused, NotFound)  # errors of the endpoint as a whole, for all one knows; any other proves it alive
 REFUSALS = 3  # a wrong key answers 401 for ever: this many in a row end the run
+
+
+Reply = tuple[dict[str, Any], Usage]  # body of an answer, and what it took
+Attempting = Callable[[], Awaitable[Reply]]  # one try at a call; raises CallError when it fails
 
 
 class Retry(Settings):
@@ -51,6 +61,11 @@ class Gate:
         self._held = 0
         self._arrivals = 0
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @property
+    def taken(self) -> bool:
+        """Whether anybody has a place, or waits for one."""
+        return self._held > 0 or bool(self._queue)
 
     def place(self, rank: int) -> _Place:
         """Wait for a place; leaving the block gives it back."""
@@ -103,6 +118,11 @@ class Lane:
         self.ceiling = endpoint.max_concurrency
         self.limit = float(endpoint.max_concurrency)
         self.down: str | None = None  # why nothing is sent any more
+        self.begun = 0  # attempts
+        self.alive = 0  # number of the latest attempt that the endpoint answered, be it with a refusal
+        self.probing = False  # somebody is asking an answered request again
+        self.answered: Attempting | None = None  # the cheapest request that was answered
+        self._price = math.inf  # in tokens, of that request
         self._retry = retry
         self._spacing = 60.0 / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0
         self.deck = Gate(lambda: self._size() + max(1, math.ceil(self.limit / _AHEAD)))
@@ -110,7 +130,7 @@ class Lane:
         self._open = asyncio.Event()  # set when waiting is pointless: the lane is down or the run is draining
         self._closed_until = 0.0
         self._next_start = 0.0
-        self._begun = 0
+        self._news = asyncio.Event()  # set, and replaced, when somebody has left the deck
         self._under_way: set[int] = set()
         self._last_cut = 0  # attempts up to this number were under way when the limit was last halved
         self._streak = 0
@@ -131,6 +151,7 @@ class Lane:
     def flush(self) -> None:
         """End every wait: those who wait look again and find out why."""
         self._open.set()
+        self.wake()
         self.deck.admit()
         self.seats.admit()
 
@@ -140,10 +161,31 @@ class Lane:
             async with asyncio.timeout(seconds):
                 await self._open.wait()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that is under way, or about to be, will say how the endpoint is."""
+        return self.probing or self.deck.taken
+
+    async def news(self, seconds: float) -> None:
+        """Wait until somebody has left the deck, or there is no more point in waiting."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self._news.wait()
+
+    def wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def remember(self, request: Attempting, tokens: int | None) -> None:
+        """A request that was answered, now or in an earlier process."""
+        price = math.inf if tokens is None else tokens
+        if self.answered is None or price < self._price:
+            self.answered, self._price = request, price
+
     def begin(self) -> int:
-        self._begun += 1
-        self._under_way.add(self._begun)
-        return self._begun
+        self.begun += 1
+        self._under_way.add(self.begun)
+        return self.begun
 
     def lost(self, number: int) -> None:
         """The attempt was cancelled, or broke in a way that says nothing about the endpoint."""
@@ -156,15 +198,16 @@ class Lane:
             self._slow_down(number, error)
         elif error is None:
             self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
-        if isinstance(error, Transient | AuthRefused | NotFound):
+        if isinstance(error, DOUBTFUL):
             self._count(number, error)
-        else:  # an answer, or a refusal that proves the endpoint alive
+        else:
             self._streak = self._refusals = 0
+            self.alive = max(self.alive, number)
 
     def _slow_down(self, number: int, error: RateLimited) -> None:
         if number > self._last_cut:
             self.limit = max(1.0, self.limit / 2)
-            self._last_cut = self._begun
+            self._last_cut = self.begun
         if error.retry_after is not None:
             if error.retry_after > self._retry.patience:
                 self._trip(f"endpoint {self.name!r} asks to wait {error.retry_after:.0f} s, and patience is {self._retry.patience:.0f} s")
@@ -172,7 +215,7 @@ class Lane:
 
     def _count(self, number: int, error: CallError) -> None:
         if self._streak == 0:
-            self._streak_from = self._begun
+            self._streak_from = self.begun
         self._streak += 1
         self._refusals = self._refusals + 1 if isinstance(error, AuthRefused) else 0
         everyone_knew = number > self._streak_from and min(self._under_way, default=number) > self._streak_from

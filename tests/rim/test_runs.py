@@ -88,7 +88,7 @@ def test_a_comparing_judge_is_refused_in_a_search(at_home: Path, capfd: pytest.C
 
 
 def test_an_outage_of_the_judges_ends_the_run_resumably(at_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing is scored 0.0, exit code 75; with the judges back, the command goes on. What failed before the breaker opened stays lost."""
+    """Nothing is scored 0.0, exit code 75; with the judges back, the command goes on to the same result, each answer once."""
 
     def judge(body: dict[str, Any]) -> str:
         score = 0.9 if "cite" in body["messages"][1]["content"].split('"answer"')[-1] else 0.2
@@ -116,10 +116,8 @@ def test_an_outage_of_the_judges_ends_the_run_resumably(at_home: Path, capfd: py
         school.teacher = calm
         assert run(["optimize", "toy.yaml", *sets, "--run-dir", "disturbed"]) == 0
     one, other = (json.loads(Path(d, "optimized_prompts.json").read_text()) for d in ("undisturbed", "disturbed"))
-    spent = one["spend_by_judge"]["llm"]
-    assert spent["calls"] == calls and spent["input_tokens"] == 10 * calls  # each answer once, however often it was used
-    rewards = [json.loads(line)["after"] for line in Path("disturbed/traces.jsonl").read_text().splitlines()]
-    assert all(r["value"] != 0.0 for r in rewards)
-    lost = [r for r in rewards if r["value"] is None]
-    assert len(lost) <= 6 and all(r["missing"]["reason"] for r in lost)  # those in flight until four in a row had failed
-    assert lost or one["digest"] == other["digest"]
+    assert one["digest"] == other["digest"]
+    for spent in (one["spend_by_judge"]["llm"], other["spend_by_judge"]["llm"]):
+        assert spent["calls"] == calls and spent["input_tokens"] == 10 * calls  # each answer once, however often it was used
+    rewards = [json.loads(line)["after"]["value"] for line in Path("disturbed/traces.jsonl").read_text().splitlines()]
+    assert None not in rewards and 0.0 not in rewards

@@ -25,6 +25,7 @@ class School:
     sent: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"student": [], "teacher": [], "reflection": []})
     headers: list[dict[str, str]] = field(default_factory=list)
     refuse: bytes | None = None  # the body of a 401 for everybody
+    fault: Callable[[dict[str, Any]], int | None] = lambda body: None  # the status of a failure, 0 for a connection that breaks
 
     def raw(self, who: str) -> str:
         """Everything one of them was sent, as JSON text with every character as it is."""
@@ -58,7 +59,15 @@ def opened(school: School) -> Iterator[School]:
         def do_POST(self) -> None:
             school.headers.append(dict(self.headers.items()))
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, answer = (200, json.dumps(school.answer(self.path, body)).encode()) if school.refuse is None else (401, school.refuse)
+            fault = school.fault(body)
+            if fault == 0:
+                raise ConnectionError("down")
+            if fault is not None:
+                status, answer = fault, b"{}"
+            elif school.refuse is not None:
+                status, answer = 401, school.refuse
+            else:
+                status, answer = 200, json.dumps(school.answer(self.path, body)).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(answer)))
