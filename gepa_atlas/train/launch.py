@@ -51,7 +51,7 @@ def training_line(config: TrainConfig, base_dir: Path, output_dir: Path, stage: 
     worker += ["--vllm-url", url] if url else []
     if config.launch.cpu:
         env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(n), "--master_addr", _LOOPBACK, "--master_port", "0"]
+        line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr", _LOOPBACK, "--nproc_per_node", str(n)]
         return Line((*line, *worker), env)
     line = [
         sys.executable,
