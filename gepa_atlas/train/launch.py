@@ -50,7 +50,7 @@ def training_line(config: TrainConfig, base_dir: Path, output_dir: Path, stage: 
     worker = ["-m", "gepa_atlas.train.worker", str(output_dir), stage, "--processes", str(n)]
     worker += ["--vllm-url", url] if url else []
     if config.launch.cpu:
-        env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        env = {"OMP_NUM_THREADS": "1"}
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr", _LOOPBACK, "--nproc_per_node", str(n)]
         return Line((*line, *worker), env)
     line = [
@@ -127,7 +127,7 @@ def run_launched(stage: Stage, work: Workspace, config: TrainConfig, url: str | 
             for raw in process.stdout:
                 _heard(raw, file, work.progress)
             code = process.wait()
-    return _result(result, code, log)
+    return result_of(result, code, log)
 
 
 def _heard(raw: bytes, log: IO[bytes], progress: Progress) -> None:
@@ -145,7 +145,8 @@ def _heard(raw: bytes, log: IO[bytes], progress: Progress) -> None:
             progress.step(said["what"], said["done"], said["total"])
 
 
-def _result(path: Path, code: int, log: Path) -> StageResult:
+def result_of(path: Path, code: int, log: Path) -> StageResult:
+    """What a worker's first process left at `path`, or the error that it left, raised. `code`: the launcher's exit code."""
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ import pytest
 
 from gepa_atlas.errors import ConfigError, Outage, Unhealthy
 from gepa_atlas.handoff.workspace import Silent
-from gepa_atlas.train import launch, runner, stages
+from gepa_atlas.train import launch, runner, stages, worker
 from gepa_atlas.train.config import LoadedTrain, load_train_config
 from tests.train import toy
 
@@ -49,6 +49,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory to work in, with a `vllm` of ours first in PATH, and toy stages in this process and in workers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stages, "STAGES", toy.STAGES)
+    for stage in toy.STAGES:
+        monkeypatch.setitem(stages.BY_NAME, stage.name, stage)
     (tmp_path / "traces.jsonl").write_text("some lessons")
     (tmp_path / "my.yaml").write_text(
         "model: {source: tiny}\noutput_dir: out\nhandoff: {path: traces.jsonl}\ngrpo: {max_steps: 4}\nlaunch: {backend: accelerate, cpu: true}\n"
@@ -106,29 +108,30 @@ def test_two_processes_train_and_the_first_reports(place: Path) -> None:
 
 
 def test_fewer_processes_than_asked_for_is_an_error(place: Path) -> None:
-    runner.run(loaded(), until="validate")
+    runner.run(loaded("launch.backend=inline"), until="validate")
     Path("out/train").mkdir()
-    done = subprocess.run([sys.executable, "-m", "gepa_atlas.train.worker", "out", "train", "--processes", "2"], check=False)
-    assert done.returncode == 2
+    assert worker.main(["out", "train", "--processes", "2"]) == 2
     with pytest.raises(ConfigError, match="2 processes were asked for and 1 started"):
-        launch._result(Path("out/train/worker.json"), 2, Path("out/logs/train.log"))
+        launch.result_of(Path("out/train/worker.json"), 2, Path("out/logs/train.log"))
 
 
 def test_an_outage_in_a_worker_is_an_outage_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.run(loaded("launch.backend=inline"), until="validate")
     monkeypatch.setenv("TOY_OUTAGE", "2")
+    Path("out/train").mkdir()
+    assert worker.main(["out", "train", "--processes", "1"]) == 75
     with pytest.raises(Outage, match="the judges are out at step 2"):
-        runner.run(loaded(), until="train")
-    assert Path("out/train/checkpoint").read_text() == "2"
+        launch.result_of(Path("out/train/worker.json"), 1, Path("out/logs/train.log"))
 
 
-def test_a_worker_that_dies_is_named_with_its_last_words(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOY_OUTAGE", "dies")
-    with pytest.raises(Unhealthy, match="ended with code .*logs/train.log"):
-        runner.run(loaded(), until="train")
+def test_a_worker_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("$ the command\ntorch.OutOfMemoryError: 80 GB\n")
+    with pytest.raises(Unhealthy, match=r"code -9 and no result: torch.OutOfMemoryError: 80 GB \(all of it: .*train.log"):
+        launch.result_of(tmp_path / "worker.json", -9, tmp_path / "train.log")
 
 
 def test_the_server_lives_as_long_as_it_is_used(place: Path) -> None:
-    config = loaded(*SERVER, "vllm.gpus=2", "vllm.tensor_parallel_size=2", "model.context=512").config
+    config = loaded(*SERVER, "vllm.gpus=2", "vllm.tensor_parallel_size=2", "model.context=1024").config
     with launch.vllm_server(config, "some/model", Path("out"), Silent()) as url:
         assert launch.healthy(url, 1)
         argv, devices, dev_mode = json.loads((place / "vllm.json").read_text())
@@ -136,18 +139,19 @@ def test_the_server_lives_as_long_as_it_is_used(place: Path) -> None:
         assert all(map(alive, pids))
     assert argv[:4] == ["serve", "some/model", "--host", "127.0.0.1"] and (devices, dev_mode) == ("0,1", "1")
     options = dict(zip(argv[4::2], argv[5::2], strict=True))
-    assert options["--tensor-parallel-size"] == "2" and options["--max-model-len"] == "512"
+    assert options["--tensor-parallel-size"] == "2" and options["--max-model-len"] == "1024"
     assert json.loads(options["--weight-transfer-config"]) == {"backend": "nccl"} and options["--max-logprobs"] == "-1"
     assert all(map(gone, pids)) and not launch.healthy(url, 1)
 
 
-@pytest.mark.parametrize(("mode", "says"), [("dies", "code 1 before it was ready: RuntimeError: no CUDA device"), ("hangs", "within 1 s")])
-def test_a_server_that_does_not_come_up_is_an_outage(place: Path, mode: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "seconds", "says"),
+    [("dies", 20, "ended with code 1 before it was ready: RuntimeError: no CUDA device"), ("hangs", 1, "did not answer within 1 s")],
+)
+def test_a_server_that_does_not_come_up_is_an_outage(place: Path, mode: str, seconds: int, says: str) -> None:
     (place / "mode").write_text(mode)
-    with (
-        pytest.raises(Outage, match=says),
-        launch.vllm_server(loaded(*SERVER, "vllm.start_timeout_s=1").config, "m", Path("out"), Silent()),
-    ):
+    config = loaded(*SERVER, f"vllm.start_timeout_s={seconds}").config
+    with pytest.raises(Outage, match=says), launch.vllm_server(config, "m", Path("out"), Silent()):
         pass
 
 
