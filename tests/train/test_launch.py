@@ -24,9 +24,10 @@ pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).parent.parent.parent
 # A server with vllm's name and health page. It starts a process of its own, as vllm does.
 VLLM = """#!{python}
-import http.server, os, pathlib, subprocess, sys, time
+import http.server, json, os, pathlib, subprocess, sys, time
 here = pathlib.Path(__file__).parent
-(here / "vllm.json").write_text(__import__("json").dumps([sys.argv[1:], os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["VLLM_SERVER_DEV_MODE"]]))
+given = [os.environ["CUDA_VISIBLE_DEVICES"], os.environ["VLLM_SERVER_DEV_MODE"]]
+(here / "vllm.json").write_text(json.dumps([sys.argv[1:], *given]))
 mode = (here / "mode").read_text()
 engine = subprocess.Popen(["sleep", "600"])
 (here / "pids").write_text(f"{os.getpid()} {engine.pid}")
@@ -53,7 +54,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setitem(stages.BY_NAME, stage.name, stage)
     (tmp_path / "traces.jsonl").write_text("some lessons")
     (tmp_path / "my.yaml").write_text(
-        "model: {source: tiny}\noutput_dir: out\nhandoff: {path: traces.jsonl}\ngrpo: {max_steps: 4}\nlaunch: {backend: accelerate, cpu: true}\n"
+        "model: {source: tiny}\noutput_dir: out\nhandoff: {path: traces.jsonl}\ngrpo: {max_steps: 4}\n"
+        "launch: {backend: accelerate, cpu: true}\n"
     )
     tools = tmp_path / "tools"
     tools.mkdir()
