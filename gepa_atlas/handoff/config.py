@@ -27,6 +27,7 @@ class ExportConfig(Settings):
     pair_gap: float = Field(default=0.2, ge=0, le=1)  # reward gap of a DPO pair, and > 2 standard deviations of the judges
     explore_share: float = Field(default=0.1, ge=0, le=1)  # share kept of the tasks that no lesson ever improved
     weight_floor: float = Field(default=0.05, gt=0, le=1)  # added to the spread of a task's deltas: its weight in GRPO
+    ngram: int = Field(default=13, ge=3)  # words in a row of a held-out task for which a lesson is left out
     review: Literal["off", "golden", "approved"] = "off"  # lowest review state that may leave, where lessons are reviewed
     max_samples: int | None = Field(default=None, ge=1)  # at most this many train tasks; None: all
     eval_ratio: float | None = Field(default=None, gt=0, lt=0.5)  # val, and as much again test, where traces carry no split; None: .1
@@ -36,7 +37,7 @@ class ValidateConfig(Settings):
     """Limits of the named checks. A check of severity error ends the stage with exit code 2."""
 
     against: tuple[str, ...] = ()  # further JSONL files whose questions and answers must not be in training data
-    ngram: int = Field(default=13, ge=3)  # tokens of an overlap that counts as contamination
+    ngram: int = Field(default=13, ge=3)  # words in a row of a held-out task that count as contamination
     near_duplicate: float = Field(default=0.9, gt=0, le=1)  # Jaccard similarity of 5-grams
     max_failed_share: float = Field(default=0.2, ge=0, le=1)  # lessons that the judges could not score
     min_learnable: int = Field(default=1, ge=0)  # tasks whose lessons differ in reward

@@ -39,6 +39,7 @@ class Fact:
     text: bool  # guidance that a teacher could write: no settings, no texts of a composed agent
     leak: bool  # guidance that states the gold answer
     empty: bool  # no guidance at all
+    contaminated: bool = False  # guidance of a train task that repeats a held-out one
 
     @property
     def scored(self) -> bool:
@@ -70,6 +71,7 @@ class Played:
     text: bool
     leak: bool
     empty: bool
+    contaminated: bool
     n: int
 
 
@@ -142,6 +144,7 @@ class Evidence:
             first.text,
             first.leak,
             first.empty,
+            first.contaminated,
             len(group),
         )
 

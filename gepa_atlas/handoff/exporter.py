@@ -16,10 +16,11 @@ from typing import Any
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.handoff import rows, selection
 from gepa_atlas.handoff.config import ExportConfig, Sections
+from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.evidence import Evidence, Fact
 from gepa_atlas.handoff.files import Files, scrubbed
 from gepa_atlas.handoff.lines import Line, trace_id
-from gepa_atlas.handoff.prompts import completion, guidance_of
+from gepa_atlas.handoff.prompts import completion, guidance_of, written
 from gepa_atlas.handoff.records import Maker, fact_of, review_of
 from gepa_atlas.handoff.schema import MANIFEST_SCHEMA, TraceRecord
 from gepa_atlas.handoff.source import Source, open_source
@@ -78,6 +79,8 @@ class Export:
 
     def read(self, work: Workspace) -> None:
         """First pass: facts, not texts."""
+        tasks = self.source.tasks.values()
+        self.held = Held([t for t in tasks if t.split != "train"], [t for t in tasks if t.split == "train"], self.config.ngram)
         seen: set[str] = set()
         for found in self.source.lessons():
             line, self.read_count = found.line, self.read_count + 1
@@ -86,7 +89,7 @@ class Export:
                 self.removed[why] += 1
                 continue
             task = self.source.tasks[line["example"]["id"]]
-            self.facts.append(fact_of(line, task, line["protocol"]))
+            self.facts.append(fact_of(line, task, self.held))
             attempt = line["baseline"]["output"]
             if attempt is not None:
                 self.attempts.setdefault(task.id, attempt)
@@ -140,8 +143,11 @@ class Export:
         taught = {played.task_id for played in self.evidence.played}
         alone = [task for task in train if task.id not in taught and task.id in self.curriculum.weights]
         members = self.source.members
-        offered = selection.by_candidate({name: s for name, s in self.evidence.standings.items() if name in members}, alone)
-        tried = [rows.with_leak(one, members[one.candidate_id].candidate, self.source.tasks[one.task_id]) for one in offered]
+        standings = {name: standing for name, standing in self.evidence.standings.items() if name in members}
+        guidances = {name: rows.playbook(members[name].candidate) for name in standings}
+        dirty = {name: bool(self.held.repeated(written(guidance))) for name, guidance in guidances.items()}
+        offered = selection.by_candidate(standings, alone)
+        tried = [rows.at_task(one, guidances[one.candidate_id], self.source.tasks[one.task_id], dirty[one.candidate_id]) for one in offered]
         clean = selection.usable(tried, self.config, frozenset(task.id for task in alone))
         best = selection.top(clean.kept, self.config)
         return selection.Selection(best.kept, dict(clean.removed) | dict(best.removed))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.evidence import Base, Evidence, Fact
 from gepa_atlas.handoff.leaks import leaks
 from gepa_atlas.handoff.lines import Line, extra, trace_id
@@ -18,7 +19,8 @@ from gepa_atlas.types import Candidate, Example, digest
 _OWN = ("run_id", "review_status", "tokens")  # further fields of a lesson that the record has a place for
 
 
-def fact_of(line: Line, task: Example, protocol: str) -> Fact:
+def fact_of(line: Line, task: Example, held: Held) -> Fact:
+    protocol = line["protocol"]
     guidance, attempt = guidance_of(line["guidance"]), line["baseline"]["output"]
     before, after = line["before"], line["after"]
     return Fact(
@@ -36,6 +38,7 @@ def fact_of(line: Line, task: Example, protocol: str) -> Fact:
         is_text(guidance),
         leaks(guidance, task, attempt, protocol),
         not written(guidance).strip(),
+        task.split == "train" and bool(held.repeated(written(guidance))),
     )
 
 

@@ -11,7 +11,7 @@ from gepa_atlas.data import SPLITS
 from gepa_atlas.handoff.config import ExportConfig
 from gepa_atlas.handoff.evidence import Base, Evidence, Played
 from gepa_atlas.handoff.leaks import leaks
-from gepa_atlas.handoff.prompts import completion, messages, shipped_teacher, system_prompt, user_message, written
+from gepa_atlas.handoff.prompts import completion, is_text, messages, shipped_teacher, system_prompt, user_message, written
 from gepa_atlas.handoff.records import prompt_hash
 from gepa_atlas.handoff.schema import BaselineRow, DpoRow, GrpoRow, KtoRow, PromptRow, SftRow, TaskRow, Turn
 from gepa_atlas.handoff.selection import Pair
@@ -21,10 +21,10 @@ from gepa_atlas.types import Candidate, Example, Guidance, digest
 _NOTHING = Base(None, None, 0, 0.0)
 
 
-def with_leak(played: Played, candidate: Candidate, task: Example) -> Played:
+def at_task(played: Played, guidance: Guidance, task: Example, contaminated: bool) -> Played:
     """A candidate's guidance at a task it was not played at."""
-    guidance = playbook(candidate)
-    return replace(played, leak=leaks(guidance, task, None, "playbook"), text=not candidate.settings, empty=not written(guidance).strip())
+    leak, empty = leaks(guidance, task, None, "playbook"), not written(guidance).strip()
+    return replace(played, leak=leak, text=is_text(guidance), empty=empty, contaminated=contaminated)
 
 
 def playbook(candidate: Candidate) -> Guidance:

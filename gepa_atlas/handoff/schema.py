@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, Any, Literal, Self
 
@@ -222,3 +223,7 @@ def json_schema() -> dict[str, Any]:
         "files": files,
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+if __name__ == "__main__":  # python -m gepa_atlas.handoff.schema > docs/handoff.schema.json
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -32,6 +32,7 @@ def usable(played: Iterable[Played], config: ExportConfig, train: frozenset[str]
             else "not_text" if not one.text
             else "truncated" if one.truncated
             else "answer_leak" if one.leak
+            else "contaminated" if one.contaminated
             else "uncertain" if config.max_uncertainty is not None and one.judge_sd > config.max_uncertainty
             else None
         )  # fmt: skip
@@ -73,7 +74,7 @@ def top(candidates: Sequence[Played], config: ExportConfig) -> Selection:
 def by_candidate(standings: Mapping[str, Standing], tasks: Iterable[Example]) -> list[Played]:
     """Under `playbook` a guidance is the same for every task, so what it was worth over the val tasks speaks for train tasks too."""
     return [
-        Played("", task.id, "train", name, standing.delta, standing.delta_low, 0.0, False, True, False, False, standing.tasks)
+        Played("", task.id, "train", name, standing.delta, standing.delta_low, 0.0, False, True, False, False, False, standing.tasks)
         for task in tasks
         for name, standing in sorted(standings.items())
     ]
