@@ -11,6 +11,7 @@ import contextvars
 import inspect
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -99,17 +100,17 @@ def lesson(candidate: Candidate, example: Example, output: str, score: float, *,
 
 
 def _run(tree: dict[str, Any], directory: Path, *, kept: bool) -> Optimized:
-    from gepa_atlas import loop
     from gepa_atlas.build import build_experiment, notes
-    from gepa_atlas.cli.session import export, to_record
+    from gepa_atlas.cli.session import export, remembered, to_record
     from gepa_atlas.config import from_tree
+    from gepa_atlas.loop import Silent
     from gepa_atlas.report.prompts import optimized_prompts
     from gepa_atlas.secrets import watch_environment
 
     watch_environment()
     loaded = from_tree(tree, Path.cwd() / "optimize()")
     experiment = build_experiment(loaded)
-    result = loop.run(experiment, directory)
+    result = remembered(loaded, experiment, directory, Silent(), warnings.warn)
     record = to_record(result, notes(loaded, experiment.dataset))
     if kept:
         export(record, result, loaded)

@@ -79,10 +79,11 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
         student_calls=protocol.student_calls,
     )
     parameters = dict(config.gain)
+    guard = leak_guard(dataset.train, dataset.val + dataset.test, (seed,))
     return Experiment(
         name=loaded.path.stem,
         plan=plan,
-        seeds=(seed,),
+        seeds=(seed, *_warm_seeds(config, components, guard)),
         components=components,
         dataset=dataset,
         student=student,
@@ -93,7 +94,7 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
         manifest=manifest(loaded, identities),
         config=loaded.resolved,
         gain=gain(str(parameters.pop("name", "delta")), parameters),
-        guard=leak_guard(dataset.train, dataset.val + dataset.test, (seed,)),
+        guard=guard,
         limits=limits,
         error_share=config.stop.error_share,
     )
@@ -128,7 +129,28 @@ def width_of(rollouts: int) -> int:
 def notes(loaded: Loaded, dataset: Dataset) -> tuple[str, ...]:
     """What a user should know before the run: what came from the environment, what cannot be claimed with this data."""
     judged = () if loaded.config.rim else ("no rim is configured: answers are judged by exact match with the gold answer",)
-    return (*loaded.notes, *dataset.notes, *judged)
+    return (*loaded.notes, *dataset.notes, *judged, *_warm_notes(loaded.config))
+
+
+def _warm_notes(config: AtlasConfig) -> tuple[str, ...]:
+    """Where a warm start comes from, and whether its held-out test is still one."""
+    start = config.warm_start
+    if start is None:
+        return ()
+    names = ", ".join(start.operations)
+    if not names:
+        return ("a warm start: nothing in the memory is like this task, so the run starts cold",)
+    own = f"that this run found its gain alone: it starts from what {names} learned (similarity {start.similarity:.2f})"
+    fresh = (
+        f"a fresh test of what was recalled: those runs have asked {start.asked} of the held-out examples, {start.searched} in their search"
+    )
+    return (own, fresh) if start.asked else (own,)
+
+
+def _warm_seeds(config: AtlasConfig, components: tuple[Component, ...], guard: Callable[[Candidate], str | None]) -> tuple[Candidate, ...]:
+    """Winners of earlier runs that fit this one: the same texts, no leak of what is held out here."""
+    recalled = [Candidate.from_json(row) for row in config.warm_start.seeds] if config.warm_start else []
+    return tuple(seed for seed in recalled if broken_contract(seed, components) is None and guard(seed) is None)
 
 
 def _protocol(config: AtlasConfig, teacher: ChatModel | None, student: Agent) -> TeachingProtocol:

@@ -21,6 +21,7 @@ from gepa_atlas.data import SOURCES, DataConfig
 from gepa_atlas.datasource import NAMED
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.legacy import PLANNER, modernise
+from gepa_atlas.memory.config import MemoryConfig, memory_block
 from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import digest
 
@@ -81,6 +82,17 @@ class TargetConfig(Settings):
     reflection_goal: str | None = None
 
 
+class WarmStartConfig(Settings):
+    """What `optimize --warm-start` found, kept with the run so that it can be resumed. What is recalled is in operator_options.recall."""
+
+    runs: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    similarity: float = Field(default=1.0, ge=0, le=1.000001)
+    seeds: tuple[dict[str, Any], ...] = ()  # candidates that are tried beside the seed prompt
+    asked: int = Field(default=0, ge=0)  # held-out examples of this run that those have asked
+    searched: int = Field(default=0, ge=0)  # and those of them that they searched on
+
+
 class AtlasConfig(Settings):
     """One file, one runnable experiment. docs/configuration.md says each key in a sentence."""
 
@@ -109,6 +121,13 @@ class AtlasConfig(Settings):
     output: str | None = None  # a copy of optimized_prompts.json; the run directory always has one
     trace_storage: str | None = None  # a copy of traces.jsonl; the run directory always has one
     run_dir: str | None = None  # default: runs/<name of the configuration file>
+    memory: MemoryConfig | None = None  # where what is learned is kept across runs; `on`, `off`, an address, or a mapping
+    warm_start: WarmStartConfig | None = None
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: Any) -> Any:
+        return memory_block(value)
 
     @field_validator("protocol", "gain", mode="before")
     @classmethod
@@ -314,7 +333,7 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"source", "concurrency", "output", "trace_storage", "run_dir", "budget", "retry"})
+_FREE = frozenset({"source", "concurrency", "output", "trace_storage", "run_dir", "budget", "retry", "memory"})
 _BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "fixed_prompts", "data"})
 
 

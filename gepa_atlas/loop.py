@@ -54,6 +54,7 @@ _LIMIT_FOR_SEARCH = 0.6  # share of a limit on tokens, dollars or time the searc
 _LIMIT_FOR_RACE = 0.75  # share of it that search and final race may use; the rest is for the held-out test
 
 T = TypeVar("T")
+_Told = tuple[Proposal, Outcome, Decision]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class Observer(Protocol):
         """The first look at the seed prompt: what there is to gain."""
         ...
 
+    def taught(self, outcome: Outcome, proposal: Proposal) -> None:
+        """A slot is on record, with its draft and every lesson; in the order of slots, before `decided`. A resume says it all again."""
+        ...
+
     def decided(self, decision: Decision, evolution: Evolution) -> None: ...
 
     def finished(self, result: Result) -> None: ...
@@ -114,6 +119,9 @@ class Silent:
         pass
 
     def seed_measured(self, lessons: Sequence[Lesson]) -> None:
+        pass
+
+    def taught(self, outcome: Outcome, proposal: Proposal) -> None:
         pass
 
     def decided(self, decision: Decision, evolution: Evolution) -> None:
@@ -178,7 +186,7 @@ class _Search:
         self.stops = {event.n: event.payload["reason"] for event in past if event.kind == "stop"}
         self.replayed = sum(event.kind == "slot" for event in past)
         self.window: deque[tuple[Proposal, asyncio.Task[Outcome]]] = deque()
-        self.saving: deque[tuple[asyncio.Future[None], Decision]] = deque()  # decided, and not yet safe on disk
+        self.saving: deque[tuple[asyncio.Future[None], _Told]] = deque()  # decided, and not yet safe on disk
         self.main: asyncio.Task[Any] | None = None
         self.began = time.monotonic()
         self.failed = 0
@@ -314,17 +322,21 @@ class _Search:
         self.lessons += outcome.lessons
         saved = self.store.record(_of(proposal.n), "slot", _event(proposal, outcome, decision))
         if saved is not None:
-            self.saving.append((saved, decision))
-        elif proposal.kind is not SlotKind.IDLE:  # told by an earlier process
-            self.observer.decided(decision, self.evolution)
+            self.saving.append((saved, (proposal, outcome, decision)))
+        else:  # told by an earlier process
+            self._say(proposal, outcome, decision)
         self._announce()
 
     def _announce(self) -> None:
         while self.saving and self.saving[0][0].done():
-            saved, decision = self.saving.popleft()
+            saved, told = self.saving.popleft()
             saved.result()
-            if decision.kind is not SlotKind.IDLE:
-                self.observer.decided(decision, self.evolution)
+            self._say(*told)
+
+    def _say(self, proposal: Proposal, outcome: Outcome, decision: Decision) -> None:
+        if proposal.kind is not SlotKind.IDLE:
+            self.observer.taught(outcome, proposal)
+            self.observer.decided(decision, self.evolution)
 
     async def _all_safe(self) -> None:
         while self.saving:

@@ -23,7 +23,7 @@ LEVELS = {
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
-    "report": 4, "handoff": 4, "ship": 4, "gate": 4,
+    "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4,
     "bridges": 5, "sweep": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
     "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
@@ -52,7 +52,8 @@ GUESTS = {
     "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose", "connectors"}, "optuna": {"propose", "sweep"},
     "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
     "vllm": {"train"},
-    "transformers": {"train", "llm"}, "pyarrow": {"handoff"},
+    "transformers": {"train", "llm"}, "pyarrow": {"handoff", "memory"},
+    "sqlalchemy": {"memory"}, "alembic": {"memory"}, "psycopg": {"memory"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
@@ -62,8 +63,23 @@ GUESTS = {
     "plotly": set(),  # read as a file, never imported
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
-# Modules that subclass a guest's classes, so that they import it at the top; they are themselves imported on first use only.
-SUBCLASSES = {"bridges.dspy_adapter", "bridges.dspy_agent", "bridges.dspy_operators", "bridges.dspy_optimizer"}
+# Modules that subclass or consist of a guest's classes, so that they import it at the top; they are imported on first use only.
+SUBCLASSES = {
+    "bridges.dspy_adapter",
+    "bridges.dspy_agent",
+    "bridges.dspy_operators",
+    "bridges.dspy_optimizer",
+    "memory.engine",
+    "memory.query",
+    "memory.review",
+    "memory.schema",
+    "memory.skills",
+    "memory.store",
+    "memory.warm",
+    "memory.migrations.env",
+    "memory.migrations.versions.m0001_traces",
+    "memory.migrations.versions.m0002_skills",
+}
 
 
 class Import:

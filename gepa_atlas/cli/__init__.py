@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs
+from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs, skills, traces
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -64,6 +64,8 @@ app.command("report")(runs.report)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(rim.app, name="rim")
+app.add_typer(traces.app, name="traces")
+app.add_typer(skills.app, name="skills")
 app.add_typer(grpo.app, name="grpo")
 app.add_typer(registry.app, name="registry")
 

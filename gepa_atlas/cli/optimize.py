@@ -21,6 +21,8 @@ Examples:
 
   gepa-atlas optimize my.yaml --run-dir runs/my     (again: resumes; a finished run makes no call)
 
+  gepa-atlas optimize my.yaml --run-dir runs/next --warm-start runs/my
+
 Environment: STUDENT_MODEL, TEACHER_MODEL, REFLECTION_LM, TRAINSET and VALSET override the configuration; .env is read first and
 overrides nothing that is set.
 """
@@ -42,6 +44,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as seed=7 or data.columns.question=q; repeatable."),
 ]
+WarmStart = Annotated[
+    str | None,
+    typer.Option("--warm-start", metavar="RUN|auto", help="Start from what RUN learned, or (auto) from the most similar runs in memory."),
+]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="Where the run is kept. Default: runs/<name of CONFIG>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -54,6 +60,7 @@ def optimize(
     max_usd: MaxUsd = None,
     max_tokens: MaxTokens = None,
     max_minutes: MaxMinutes = None,
+    warm_start: WarmStart = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line, and nothing else.")] = False,
 ) -> int:
@@ -68,7 +75,7 @@ def optimize(
 
     from gepa_atlas.cli.session import run_search
 
-    return run_search(loaded, "json" if json_ else "quiet" if quiet else "auto")
+    return run_search(loaded, "json" if json_ else "quiet" if quiet else "auto", warm_start)
 
 
 def check(

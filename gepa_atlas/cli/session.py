@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gepa_atlas.calls import CallEvent
 from gepa_atlas.check.rows import Row, advice, static_rows
 from gepa_atlas.check.verdicts import full_marks
 from gepa_atlas.cli.check import last_estimate
+from gepa_atlas.cli.warm import warmed
 from gepa_atlas.config import Loaded, load_resolved
 from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.evolve.engine import Evolution
@@ -33,22 +34,23 @@ from gepa_atlas.report.traces import trace_rows
 from gepa_atlas.rim.audit import watched
 from gepa_atlas.store.exports import atomic_write, refused, write_json, write_jsonl
 from gepa_atlas.store.view import RunView
-from gepa_atlas.types import Candidate, Decision, Lesson
+from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal
 
 PROMPTS, TRACES, REPORT, MARKDOWN = "optimized_prompts.json", "traces.jsonl", "report.html", "report.md"
 KEPT = (PROMPTS, TRACES, REPORT, MARKDOWN, "config.json", "run.db", "run.db-wal", "run.db-shm", "run.lock")
 
 
-def run_search(loaded: Loaded, mode: Mode) -> int:
+def run_search(loaded: Loaded, mode: Mode, warm_start: str | None = None) -> int:
     """The `optimize` command: exit code 0 when the run is finished, whatever its verdict."""
     _check_copies(loaded, loaded.run_dir)
     watcher = Watcher(make_view(mode))
     try:
+        loaded = loaded if warm_start is None else warmed(loaded, warm_start)
         experiment = build_experiment(loaded, on_call=watcher.on_call)
         _refuse_red(static_rows(loaded))
         said = tuple(row.said for row in advice(build_student(loaded)))
         watcher.notes = (*notes(loaded, experiment.dataset), *said, *last_estimate(loaded, experiment))
-        result = loop.run(experiment, loaded.run_dir, watcher)
+        result = remembered(loaded, experiment, loaded.run_dir, watcher, lambda said: typer.echo(said, err=True))
         record = to_record(result, notes(loaded, experiment.dataset))
         watcher.view.finish(record, export(record, result, loaded))
     except KeyboardInterrupt:  # loop.Interrupted, or a signal before or after the search
@@ -58,6 +60,23 @@ def run_search(loaded: Loaded, mode: Mode) -> int:
     finally:
         watcher.view.close()
     return 0
+
+
+def remembered(loaded: Loaded, experiment: Experiment, directory: Path, observer: loop.Observer, say: Callable[[str], None]) -> Result:
+    """Run the search; where the configuration has a memory, keep what it learns. A store that fails on the way ends no run: it is said."""
+    if loaded.config.memory is None:
+        return loop.run(experiment, directory, observer)
+    from gepa_atlas.memory.live import Remembering
+
+    live = Remembering.open(loaded.config.memory, observer)
+    result: Result | None = None
+    try:
+        result = loop.run(experiment, directory, live)
+    finally:
+        live.close(result)
+        if live.problem is not None:
+            say(f"not all of this run is in the memory ({live.problem}); `gepa-atlas traces import {directory}` adds the rest")
+    return result
 
 
 def _refuse_red(rows: list[Row]) -> None:
@@ -140,6 +159,9 @@ class Watcher:
                 f"Headroom: {full[1]}, mean reward {sum(values) / len(values):.2f}. A search can hardly find a better prompt: take harder "
                 "examples or stricter judges (Ctrl-C ends this run, resumable)"
             )
+
+    def taught(self, outcome: Outcome, proposal: Proposal) -> None:
+        pass  # lessons are for `memory.live`
 
     def decided(self, decision: Decision, evolution: Evolution) -> None:
         best = evolution.best()

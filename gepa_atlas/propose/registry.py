@@ -13,6 +13,7 @@ from gepa_atlas.propose.demos import Demos, DemosOptions
 from gepa_atlas.propose.diagnose import Diagnose, DiagnoseOptions
 from gepa_atlas.propose.edit import Edit, EditOptions
 from gepa_atlas.propose.merge import Merge, MergeOptions
+from gepa_atlas.propose.recall import Recall, RecallOptions
 from gepa_atlas.propose.recombine import Recombine, RecombineOptions
 from gepa_atlas.propose.reflect import Reflect, ReflectOptions
 from gepa_atlas.propose.restart import Restart, RestartOptions
@@ -27,6 +28,7 @@ _PURE: dict[str, Callable[[Options, str], Proposer]] = {
     "ablate": lambda options, where: Ablate(load(AblateOptions, options, where)),
     "merge": lambda options, where: Merge(load(MergeOptions, options, where)),
     "restart": lambda options, where: Restart(load(RestartOptions, options, where)),
+    "recall": lambda options, where: Recall(load(RecallOptions, options, where)),
     "recombine": lambda options, where: Recombine(load(RecombineOptions, options, where)),
 }
 _MODEL: dict[str, Callable[[ChatModel, Options, str], Proposer]] = {

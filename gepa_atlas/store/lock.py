@@ -84,7 +84,7 @@ def _busy(directory: Path) -> str:
     return f"{directory}: this run is in the hands of {who}; wait until it ends, or choose another run directory"
 
 
-def refuse_remote(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+def refuse_remote(directory: Path, mounts: Path = Path("/proc/self/mountinfo"), what: str = "run") -> None:
     """Raise ConfigError when the directory is on a network file system, where neither flock nor SQLite's log can be trusted."""
     try:
         lines = mounts.read_text().splitlines()
@@ -97,4 +97,4 @@ def refuse_remote(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) 
         if len(mount.parts) > depth and directory.is_relative_to(mount):
             kind, depth = after.split()[0], len(mount.parts)
     if kind in _REMOTE:
-        raise ConfigError(f"run directory {directory} is on {kind}: locks and run.db are not safe there; choose a local disk")
+        raise ConfigError(f"{what} directory {directory} is on {kind}: locks and SQLite files are not safe there; choose a local disk")
