@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Format = Literal["jsonl", "both"]
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}  # JSON allows them inside a string; some readers end a line there
 _BATCH = 512  # rows of a Parquet row group in memory at once
 
 
@@ -77,7 +78,7 @@ class Files:
         value = row.model_dump(mode="json")
         if name not in ("tasks", "prompts") and (value["task_id"] in self._never or value.get("split") == "test"):
             raise ContractError(f"a row of {name} is about test task {value['task_id']!r}; test is never exported")
-        return json.dumps(scrub_json(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(scrub_json(value), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
 
     def _publish(self) -> None:
         names = [f"{name}{ending}" for name in ROWS for ending in (".jsonl", ".parquet")]

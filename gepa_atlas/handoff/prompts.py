@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from gepa_atlas.protocols.lesson import TEACHER as _TEMPLATE
-from gepa_atlas.protocols.lesson import prompt as lesson_prompt
+from gepa_atlas.protocols.lesson import TEACHER
 from gepa_atlas.settings import Settings
 from gepa_atlas.tags import inside, teaching, without
 from gepa_atlas.texts import fill
@@ -65,14 +64,9 @@ def system_prompt(candidate: Candidate, protocol: str, how: TeacherFormat) -> st
         frame = shipped("playbook") if how.system is None else how.system
     else:
         texts = dict(candidate.texts)
-        evolved = re.sub(r"\n{3,}", "\n\n", fill(texts.get(_TEMPLATE, "\n\n".join(texts.values())), _PLACES)).strip()
+        evolved = re.sub(r"\n{3,}", "\n\n", fill(texts.get(TEACHER, "\n\n".join(texts.values())), _PLACES)).strip()
         frame = "{prompt}" if how.system is None else how.system
     return fill(frame, {"prompt": evolved})
-
-
-def shipped_teacher(how: TeacherFormat) -> str:
-    """The teacher's system prompt where no candidate is known."""
-    return system_prompt(Candidate.of({_TEMPLATE: lesson_prompt("teacher_lesson")}), "lesson", how)
 
 
 def user_message(question: str, context: str, attempt: str | None, how: TeacherFormat) -> str:
@@ -161,6 +155,6 @@ def guidance_of(row: dict[str, Any]) -> Guidance:
 
 
 __all__ = [
-    "Mode", "TeacherFormat", "completion", "guidance_of", "is_text", "messages", "population_system", "read_completion", "shipped_teacher",
-    "system_prompt", "task_prompt", "user_message", "well_formed", "written",
+    "Mode", "TeacherFormat", "completion", "guidance_of", "is_text", "messages", "population_system", "read_completion", "system_prompt",
+    "task_prompt", "user_message", "well_formed", "written",
 ]  # fmt: skip

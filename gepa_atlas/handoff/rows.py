@@ -11,7 +11,7 @@ from gepa_atlas.data import SPLITS
 from gepa_atlas.handoff.config import ExportConfig
 from gepa_atlas.handoff.evidence import Base, Evidence, Played
 from gepa_atlas.handoff.leaks import leaks
-from gepa_atlas.handoff.prompts import completion, is_text, messages, shipped_teacher, system_prompt, user_message, written
+from gepa_atlas.handoff.prompts import completion, is_text, messages, system_prompt, user_message, written
 from gepa_atlas.handoff.records import prompt_hash
 from gepa_atlas.handoff.schema import BaselineRow, DpoRow, GrpoRow, KtoRow, PromptRow, SftRow, TaskRow, Turn
 from gepa_atlas.handoff.selection import Pair
@@ -43,25 +43,21 @@ class Rows:
     completions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.chosen = self.source.members.get(self.chosen_id)
-        self.system = self.system_of(self.chosen.candidate) if self.chosen else shipped_teacher(self.config.teacher)
+        self.best_id = self.source.best_id or self._best()
+        self.chosen = self.source.members[self.best_id if self.config.prompt == "best" else self.source.seed_id]
+        self.system = self.system_of(self.chosen.candidate)
 
-    @property
-    def chosen_id(self) -> str:
-        """Whose text is the teacher's prompt. Without a run: of `best`, who did best on val by the lower bound."""
-        if self.source.kind == "run":
-            return self.source.best_id if self.config.prompt == "best" else self.source.seed_id
+    def _best(self) -> str:
+        """Where no run says who is best: who did best on val by the lower bound, else the seed."""
         standings = self.evidence.standings
-        known = sorted((name for name in standings if name in self.source.members), key=lambda name: (-standings[name].delta_low, name))
-        return known[0] if known else next(iter(self.source.members), "")
+        known = [name for name in standings if name in self.source.members and standings[name].delta_low > 0]
+        return min(known, key=lambda name: (-standings[name].delta_low, name), default=self.source.seed_id)
 
     def system_of(self, candidate: Candidate) -> str:
         return system_prompt(candidate, self.source.protocol, self.config.teacher)
 
     def lineage(self) -> dict[str, Any]:
         """The prompt that is used, and where it comes from."""
-        if self.chosen is None:
-            return {"candidate_id": None, "prompt_hash": f"sha256:{digest(self.system)}", "lineage": []}
         waiting, seen = [self.chosen.id], dict[str, Member]()
         while waiting:
             name = waiting.pop(0)
@@ -108,9 +104,8 @@ class Rows:
             )
 
     def role(self, name: str) -> Literal["seed", "best", "seed and best", ""]:
-        if self.source.kind == "run" and name == self.source.seed_id:
-            return "seed and best" if name == self.source.best_id else "seed"
-        return "best" if name == (self.source.best_id or self.chosen_id) else ""
+        seed, best = name == self.source.seed_id, name == self.best_id
+        return "seed and best" if seed and best else "seed" if seed else "best" if best else ""
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

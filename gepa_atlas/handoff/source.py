@@ -18,6 +18,8 @@ from gepa_atlas.data import DataConfig, load_examples
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.handoff import sessions
 from gepa_atlas.handoff.lines import Line, Placed, lesson, read_lines
+from gepa_atlas.protocols.lesson import TEACHER, prompt
+from gepa_atlas.protocols.playbook import Playbook
 from gepa_atlas.settings import load
 from gepa_atlas.store.log import Event
 from gepa_atlas.store.view import RunView
@@ -47,7 +49,7 @@ class Source:
     lessons: Callable[[], Iterator[Placed]] = field(repr=False)
     members: Mapping[str, Member] = field(default_factory=dict)
     seed_id: str = ""
-    best_id: str = ""
+    best_id: str = ""  # empty: nobody said
     front: tuple[str, ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)  # run_id, name, digest, fingerprints, models
     unknown: tuple[str, ...] = ()
@@ -229,18 +231,28 @@ def _bare(path: Path) -> Source:
             members[line["candidate"]] = Member(_played(line), 0, line["candidate"])
     if len(protocols) > 1:
         raise DataError(f"{path}: lessons of the protocols {', '.join(protocols)} in one file; export them one by one")
+    protocol = next(iter(protocols))
+    seed, prompts = shipped(protocol), "the seed's prompt is" if members else "the prompts of the candidates are"
     return Source(
         "traces",
         path,
-        next(iter(protocols)),
+        protocol,
         tasks,
         lambda: (Placed(found.place, lesson(found)) for found in read_lines(path)),
-        members,
+        {seed.id: seed} | members,
+        seed.id,
         unknown=(
             "no run.db is beside the traces: other tasks than the taught ones, lineage, verdict, student and judges are not known",
-            *(() if members else ("the prompts of the candidates are not in the traces: the shipped teacher prompt is used",)),
+            f"{prompts} not in the traces: the shipped one stands for what is not known",
         ),
     )
+
+
+def shipped(protocol: str) -> Member:
+    """The prompt that a run of this protocol starts from when its user brings none."""
+    texts = Playbook().seed_texts() if protocol == "playbook" else {TEACHER: prompt("teacher_lesson")}
+    candidate = Candidate.of(texts)
+    return Member(candidate, 0, candidate.id)
 
 
 def _example(line: Line) -> Example:
@@ -265,7 +277,7 @@ def _played(line: Line) -> Candidate:
 
 
 def _sessions(path: Path, eval_ratio: float | None) -> Source:
-    ratio = 0.1 if eval_ratio is None else eval_ratio
+    ratio, seed = 0.1 if eval_ratio is None else eval_ratio, shipped("lesson")
     tasks: dict[str, Example] = {}
     for found in sessions.lessons(path, ratio):
         _one_split(tasks, _example(found.line), found.place)
@@ -275,8 +287,11 @@ def _sessions(path: Path, eval_ratio: float | None) -> Source:
         "lesson",
         tasks,
         lambda: sessions.lessons(path, ratio),
+        {seed.id: seed},
+        seed.id,
         unknown=(
             "ATLAS sessions have no baseline: no delta is known, so they give GRPO prompts and no SFT, DPO or KTO rows",
+            "sessions come without a teacher prompt: the shipped one is used",
             "student and judges are not in the sessions: name them in the training configuration (student, rim)",
         ),
     )

@@ -87,7 +87,7 @@ def validate(output: Path, tokenizer: Tokenizer | None = None, settings: Setting
 
 
 def rows(output: Path, name: str) -> Rows:
-    return [json.loads(line) for line in (output / "handoff" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (output / "handoff" / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
 
 
 def document(output: Path, name: str) -> dict[str, Any]:
