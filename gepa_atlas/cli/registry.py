@@ -79,8 +79,8 @@ def _figure(criterion: dict[str, Any]) -> str:
 def promote(
     bundle: Bundle,
     registry: Root = _DEFAULT,
-    canary: Annotated[float | None, typer.Option(min=0, max=100, help="Serve this percentage beside what serves now.")] = None,
-    shadow: Annotated[float | None, typer.Option(min=0, max=100, help="Mirror this percentage; answers are not used.")] = None,
+    canary: Annotated[float | None, typer.Option(help="Serve this percentage beside what serves now.")] = None,
+    shadow: Annotated[float | None, typer.Option(help="Mirror this percentage; answers are not used.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Promote against the gate; needs --reason, which is recorded.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why the gate is overridden.")] = "",
     key_env: Annotated[str | None, typer.Option("--key-env", help="Demand a signature with the key in this variable.")] = None,
@@ -92,8 +92,10 @@ def promote(
         raise ConfigError("--force and --reason TEXT go together: an override without a reason is refused, and a reason needs one")
     if canary is not None and shadow is not None:
         raise ConfigError("--canary and --shadow: choose one; a bundle is served or mirrored")
-    found = Registry(registry)
     percent, mode = (shadow, "shadow") if shadow is not None else (canary, "canary")
+    if percent is not None and not 0 <= percent <= 100:
+        raise ConfigError(f"--{mode} {percent:g}: a percentage is from 0 to 100")
+    found = Registry(registry)
     channel = found.promote(
         found.find(bundle),
         reason=reason if force else None,
@@ -126,9 +128,9 @@ def resolve(operation: Operation, registry: Root = _DEFAULT, json_: Json = False
     """Print the path of the bundle that serves OPERATION now, or `base`."""
     from gepa_atlas.ship.registry import Registry
 
+    found = Registry(registry).resolve(operation)
     if not registry.is_dir():
         typer.echo(f"note: there is no registry {registry}, so nothing was ever promoted in it", err=True)
-    found = Registry(registry).resolve(operation)
     typer.echo(json.dumps(found, indent=2) if json_ else (found["path"] or "base"))
 
 

@@ -126,7 +126,8 @@ def over_promoted(found: Evaluation, subject: Subject, promoted: Promoted, confi
     elif promoted.evaluation is not None:
         # Two evaluations: each against its own run of the student, so that a change of the student is not taken for one of ours.
         ours, other = found.deltas(subject.treated), promoted.evaluation.deltas(promoted.treated)
-        gain = stats.mean([ours[task] - other[task] for task in sorted(ours.keys() & other.keys())], draws, (-2.0, 2.0))
+        apart = [ours[task] - other[task] for task in sorted(ours.keys() & other.keys())]
+        gain = stats.mean(list(np.clip(apart, -1.0, 1.0)), draws)  # two rewards differ by no more: the rest is noise of the student
     else:
         gain = stats.NOTHING
     return claim(name, rule, gain, -config.promoted_margin, "the promoted bundle was not evaluated on any of these tasks")

@@ -182,19 +182,24 @@ class Registry:
         bundle = sums.bundle_id(source)
         document = sums.read_json(source / sums.DECISION)
         operation = str(document.get("operation", ""))
+
+        def refusals(channel: Channel) -> list[str]:
+            found = decision.wrong(document, hashes, key_env=key_env, min_kind=_weakest(channel))
+            if found and reason is None:
+                more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+                raise GateRefused(
+                    f"{operation}: not promoted, {channel.current or 'the base'} stays: {found[0]}{more}; "
+                    "collect more evidence, or override with --force --reason TEXT"
+                )
+            return found
+
+        refusals(self.channel(operation))  # before anything is made; again below, where nobody else changes the pointer
         with self.changing():
             channel = self.channel(operation)
-            refused = decision.wrong(document, hashes, key_env=key_env, min_kind=self._weakest(channel))
-            if refused and reason is None:
-                raise GateRefused(
-                    f"{operation}: not promoted, {channel.current or 'the base'} stays: {refused[0]}"
-                    + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else "")
-                    + "; collect more evidence, or override with --force --reason TEXT"
-                )
+            refused = refusals(channel)
             self._take_in(source, bundle)
-            entry: dict[str, Any] = {"action": "promote", "bundle": bundle, "from": channel.current, "signed": _kind(document)}
-            if refused:
-                entry["forced"] = {"reason": reason, "refused": refused}
+            entry: dict[str, Any] = {"action": "promote", "bundle": bundle, "from": channel.current}
+            entry |= {"forced": {"reason": reason, "refused": refused}} if refused else {"signed": document["signature"]["kind"]}
             if canary is not None:
                 new = channel.moved(
                     {**entry, "action": mode, "percent": canary}, canary={"bundle": bundle, "percent": canary, "mode": mode}
@@ -212,6 +217,7 @@ class Registry:
 
         Needs nothing but the registry. Raises ConfigError when there is nothing to go back to, BundleDamaged when the target is.
         """
+        self._target(self.channel(operation), to)  # refused before anything is made
         with self.changing():
             channel = self.channel(operation)
             entry: dict[str, Any] = {"action": "rollback", "from": channel.current, "reason": reason}
@@ -227,7 +233,7 @@ class Registry:
 
     def _target(self, channel: Channel, to: str | None) -> str | None:
         if to is None:
-            if channel.current is None and channel.previous is None:
+            if channel.current is None and channel.previous is None and channel.canary is None:
                 raise ConfigError(f"{channel.operation}: nothing was ever promoted for it, so there is nothing to roll back")
             return channel.previous
         if to == "base":
@@ -290,14 +296,10 @@ class Registry:
         if sums.bundle_id(target) != bundle:
             raise BundleDamaged(f"{source}: it changed while it was copied; promote it again")
 
-    def _weakest(self, channel: Channel) -> str:
-        """The weakest signature that is taken: once a bundle signed with a key was promoted, those without one are refused."""
-        return decision.HMAC if any(e.get("signed") == decision.HMAC for e in channel.history) else decision.PLAIN
-
     def _write(self, channel: Channel) -> None:
         write_json(self.root / "channels" / f"{channel.operation}.json", channel.to_json())
 
 
-def _kind(document: Mapping[str, Any]) -> str | None:
-    signature = document.get("signature")
-    return str(signature.get("kind")) if isinstance(signature, dict) else None
+def _weakest(channel: Channel) -> str:
+    """The weakest signature that is taken: once a bundle signed with a key was promoted, those without one are refused."""
+    return decision.HMAC if any(entry.get("signed") == decision.HMAC for entry in channel.history) else decision.PLAIN
