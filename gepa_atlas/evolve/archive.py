@@ -97,20 +97,17 @@ class Archive:
         """Columns on which the entry has a value."""
         return np.flatnonzero(self._count[entry.index])
 
-    def cells(self, entries: Sequence[int], columns: Ints | None = None) -> Cells:
-        """The measured cells of these entries, on these columns or on all."""
-        who = np.asarray(entries, dtype=np.int64)
-        where = np.arange(len(self.columns)) if columns is None else columns
-        count = self._count[np.ix_(who, where)]
-        at, j = np.nonzero(count)
-        rows, columns = who[at], where[j]
-        line = np.array([-1 if (p := self.entries[i].parent) is None else p for i in who], dtype=np.int64)
-        parents = line[at]
+    def cells(self, entries: Sequence[int], columns: Sequence[Ints] | None = None) -> Cells:
+        """The measured cells of these entries: all, or those on the columns that are given for each of them."""
+        where = [np.flatnonzero(self._count[i]) for i in entries] if columns is None else columns
+        each = [len(found) for found in where]
+        rows, at = np.repeat(np.asarray(entries, dtype=np.int64), each), np.concatenate(where)
+        parents = np.repeat(np.array([-1 if (p := self.entries[i].parent) is None else p for i in entries], dtype=np.int64), each)
         anchor = np.maximum(parents, 0)
-        shared = (parents >= 0) & (self._count[anchor, columns] > 0)
-        theirs = np.where(shared, self._sum[anchor, columns] / np.maximum(self._count[anchor, columns], 1), 0.0)
-        times = self._count[rows, columns].astype(np.float64)
-        return Cells(rows, columns, self._sum[rows, columns] / times, times, np.where(shared, parents, -1), theirs)
+        shared = (parents >= 0) & (self._count[anchor, at] > 0)
+        theirs = np.where(shared, self._sum[anchor, at] / np.maximum(self._count[anchor, at], 1), 0.0)
+        times = self._count[rows, at].astype(np.float64)
+        return Cells(rows, at, self._sum[rows, at] / times, times, np.where(shared, parents, -1), theirs)
 
     def active(self) -> list[Entry]:
         return [e for e in self.entries if e.active]

@@ -16,10 +16,9 @@ taken at that difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,12 +61,11 @@ class Belief:
         self._moments = _PSEUDO.copy()  # sums of parent's squares, products, squares, and cells, of residuals
         self._judge_sum, self._judged = 0.0, 0  # variance that judging alone gives a cell, where the judges know their noise
         self._effects = np.zeros(len(archive.columns))
-        self._weights = Gaussian()
-        self._general: dict[int, int] = {}  # item -> its weight anywhere
-        self._about: dict[int, int] = {}  # item -> its weight where it is about the example
-        self._own: dict[int, int] = {}  # entry -> its own weight
+        self._told: list[tuple[int, Ints]] = []  # entries and columns that are not yet taken in
         self._since, self._due = 0, 1
-        self._level = self._weights.append(0.0, LEVEL_SD**2)
+        self._worth = np.full(64, -1)  # of each item: its weight anywhere, or -1
+        self._own = np.full(16, -1)  # of each entry: its own weight, or -1
+        self._start()
 
     # -- moments ------------------------------------------------------------------------------------------------------
 
@@ -108,46 +106,56 @@ class Belief:
     def enter(self, entry: Entry) -> None:
         """A new entry: its items and its prior."""
         i, row = entry.index, self.catalogue.enter(entry.candidate)
-        if i >= len(self._x):
-            self._x = np.vstack([self._x, np.zeros_like(self._x)])
+        while i >= len(self._x):
+            self._x = np.pad(self._x, ((0, len(self._x)), (0, 0)))
+            self._own = np.append(self._own, np.full_like(self._own, -1))
         while len(self.catalogue) > self._x.shape[1]:
-            self._x = np.hstack([self._x, np.zeros_like(self._x)])
+            self._x = np.pad(self._x, ((0, 0), (0, self._x.shape[1])))
+            self._worth = np.append(self._worth, np.full_like(self._worth, -1))
         self._x[i, list(row)] = 1.0
         self._x[i, list(self.catalogue.rows[0])] -= 1.0
-        self._admit([entry.index])
+        self._admit([i])
         if entry.parent is not None:
             parent = self.archive.entries[entry.parent]
             entry.mean, entry.var = parent.mean, parent.var + self.step_var
 
     def learn(self, entry: Entry, columns: Ints) -> None:
-        """Take newly measured columns of an entry in."""
+        """Newly measured columns of an entry."""
+        self._told.append((entry.index, columns))
+
+    def settle(self) -> None:
+        """Take in what was learnt: afterwards the entries that can still matter have their posterior mean and variance."""
+        if not self._told:
+            return
+        touched, columns = [index for index, _ in self._told], [at for _, at in self._told]
+        self._told = []
         self._since += 1
-        if self._since >= self._due or entry.index not in self._own:
+        if self._since >= self._due or (self._own[touched] < 0).any():
             self._renew()
         else:
-            self._fold(self.archive.cells([entry.index], columns))
-        self._read_off()
+            self._fold(self.archive.cells(touched, columns))
+        self._read_off(touched)
 
     def draw(self, random: np.random.Generator) -> Draw:
+        self.settle()
         return self._drawn(self._weights.sample(random))
 
     def expected(self) -> Draw:
         """The posterior means, in the shape of a draw."""
+        self.settle()
         return self._drawn(self._weights.mean)
 
     def _renew(self) -> None:
         """All cells of the window anew."""
         self._since = 0
         window = self._window()
-        self._weights = Gaussian()
-        self._level = self._weights.append(0.0, LEVEL_SD**2)
-        self._general, self._about, self._own = {}, {}, {}
+        self._start()
         self._admit(window)
         cells = self.archive.cells(window)
         self._fold(cells)
         if len(cells.rows):
             self._remember(cells)
-        size = len(self._weights.mean)
+        size = len(self._weights)
         self._due = max(8, int((len(cells.rows) * size**2 + size**3) / _WORK))
 
     def _window(self) -> list[int]:
@@ -162,66 +170,96 @@ class Belief:
                 chosen.add(e.index)
         return sorted(chosen)
 
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Nothing but the prior, over the level alone."""
+        self._weights = Gaussian()
+        self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
+        self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
+        self._worth[:], self._own[:] = -1, -1
+        self._level = self._weight(0.0, LEVEL_SD)
+
+    def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False) -> int:
+        at = self._weights.append(mean, sd**2)
+        if at == len(self._item):
+            self._item, self._about = np.tile(self._item, 2), np.tile(self._about, 2)
+        self._item[at], self._about[at] = item, about
+        self._lift: tuple[Ints, Floats] | None = None
+        return at
+
     def _admit(self, entries: list[int]) -> None:
         """Weights for these entries and for items that have none yet."""
         seed = set(self.catalogue.rows[0])
         for entry in entries:
-            self._own.setdefault(entry, self._weights.append(0.0, OWN_SD**2))
+            if self._own[entry] < 0:
+                self._own[entry] = self._weight(0.0, OWN_SD)
             for item in map(int, np.flatnonzero(self._x[entry])):
-                if item not in self._general:
-                    self._general[item] = self._weights.append(SEED_ITEM if item in seed else 0.0, ITEM_SD**2)
+                if self._worth[item] < 0:
+                    self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, ITEM_SD, item)
                     if self.catalogue.share[item] > 0:
-                        self._about[item] = self._weights.append(0.0, ABOUT_SD**2)
+                        self._weight(0.0, ABOUT_SD, item, about=True)
 
     def _fold(self, cells: Cells) -> None:
         """Condition on these cells."""
-        pull = np.where(cells.parents >= 0, self.rho, 0.0)
-        known = np.array([p in self._own for p in cells.parents], dtype=bool)
-        pull = np.where(known, pull, 0.0)
+        known = self._paired(cells)
+        pull = np.where(known, self.rho, 0.0)
         phi = self._features(cells.rows, cells.columns)
-        if pull.any():
-            phi -= pull[:, None] * self._features(np.where(known, cells.parents, cells.rows), cells.columns)
+        if known.any():
+            phi[known] -= self.rho * self._features(cells.parents[known], cells.columns[known])
         seen = cells.gains - pull * cells.theirs - (1 - pull) * self._effects[cells.columns]
         noise = np.maximum(self.residual_var * (1 - pull**2), max(self.judge_var, 1e-4)) / cells.times
         self._weights.condition(phi, seen, noise)
 
+    def _paired(self, cells: Cells) -> npt.NDArray[np.bool_]:
+        """Of which cells the parent is known on the same example, and reasoned about."""
+        return np.asarray((cells.parents >= 0) & (self._own[cells.parents] >= 0))
+
     def _features(self, rows: Ints, columns: Ints) -> Floats:
         """What each weight adds to these cells: cells x weights."""
-        return self._table(rows, lambda items: self.catalogue.matches()[np.ix_(items, columns)].T)
-
-    def _levels(self, rows: Ints) -> Floats:
-        """What each weight adds to the level of these entries over the val examples: entries x weights."""
-        return self._table(rows, lambda items: self.catalogue.share[items])
-
-    def _table(self, rows: Ints, about: Callable[[Ints], npt.NDArray[Any]]) -> Floats:
-        """A row for each of these entries; `about(items)` is how far each item is about what the row stands for."""
-        table = np.zeros((len(rows), len(self._weights.mean)))
-        table[:, self._level] = 1.0
-        items, at = _pairs(self._general)
-        table[:, at] = self._x[np.ix_(rows, items)]
-        items, at = _pairs(self._about)
-        table[:, at] = self._x[np.ix_(rows, items)] * about(items)
-        for k, row in enumerate(rows):
-            table[k, self._own[int(row)]] = 1.0
+        items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
+        distinct, at = np.unique(rows, return_inverse=True)
+        table = self._table(distinct)[at]
+        table[:, about] *= self.catalogue.matches()[np.ix_(items[about], columns)].T
         return table
 
-    def _read_off(self) -> None:
-        """Posterior mean and variance of the entries that can still matter."""
-        rows = np.array([e.index for e in self.archive.entries if e.index in self._own], dtype=np.int64)
-        mean, var = self._weights.of(self._levels(rows))
-        for row, m, v in zip(rows, mean, var, strict=True):
-            entry = self.archive.entries[row]
-            entry.mean, entry.var = float(m), float(v)
+    def _levels(self) -> tuple[Ints, Floats]:
+        """The entries that are reasoned about, and what each weight adds to their level over the val examples: entries x weights."""
+        if self._lift is None:
+            items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
+            rows = np.flatnonzero(self._own >= 0)
+            table = self._table(rows)
+            table[:, about] *= self.catalogue.share[items[about]]
+            self._lift = rows, table
+        return self._lift
+
+    def _table(self, rows: Ints) -> Floats:
+        """What each weight adds to these entries, on an example that every item is about."""
+        items = self._item[: len(self._weights)]
+        table = np.where(items >= 0, self._x[np.ix_(rows, items)], 0.0)
+        table[:, self._level] = 1.0
+        table[np.arange(len(rows)), self._own[rows]] = 1.0
+        return table
+
+    def _read_off(self, touched: list[int]) -> None:
+        """Posterior mean of every entry that is reasoned about; the variance of those that can be bred from, or were told of just now."""
+        rows, table = self._levels()
+        entries = [self.archive.entries[row] for row in rows]
+        for entry, mean in zip(entries, (table @ self._weights.mean).tolist(), strict=True):
+            entry.mean = mean
+        live = {*touched, *(self.archive.entries[i].parent for i in touched)}
+        at = [k for k, entry in enumerate(entries) if entry.active or entry.index in live]
+        for k, var in zip(at, self._weights.var(table[at]).tolist(), strict=True):
+            entries[k].var = var
 
     def _drawn(self, weights: Floats) -> Draw:
-        worth = np.full(len(self.catalogue), np.nan)
-        items, at = _pairs(self._general)
-        worth[items] = weights[at]
-        items, at = _pairs(self._about)
-        worth[items] += self.catalogue.share[items] * weights[at]
+        items, about = self._item[: len(weights)], self._about[: len(weights)]
+        worth, anywhere = np.full(len(self.catalogue), np.nan), (items >= 0) & ~about
+        worth[items[anywhere]] = weights[anywhere]
+        worth[items[about]] += self.catalogue.share[items[about]] * weights[about]
         level = np.array([e.mean for e in self.archive.entries])
-        rows = np.array(sorted(self._own), dtype=np.int64)
-        level[rows] = self._levels(rows) @ weights
+        rows, table = self._levels()
+        level[rows] = table @ weights
         return Draw(worth, level)
 
     def _remember(self, cells: Cells) -> None:
@@ -232,11 +270,7 @@ class Belief:
         known = seen > 0
         self._effects = (left - float((left[known] / seen[known]).mean()) * seen) / (seen + _EASE)
         r = cells.gains - said - self._effects[cells.columns]
-        pair = np.array([p in self._own for p in cells.parents], dtype=bool)
+        pair = self._paired(cells)
         columns = cells.columns[pair]
         theirs = cells.theirs[pair] - self._features(cells.parents[pair], columns) @ self._weights.mean - self._effects[columns]
         self._moments = _PSEUDO + np.array([(theirs**2).sum(), (theirs * r[pair]).sum(), (r**2).sum(), float(len(r))])
-
-
-def _pairs(table: dict[int, int]) -> tuple[Ints, Ints]:
-    return np.fromiter(table.keys(), np.int64, len(table)), np.fromiter(table.values(), np.int64, len(table))

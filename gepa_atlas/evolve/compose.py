@@ -13,7 +13,7 @@ import numpy as np
 
 from gepa_atlas import pieces as p
 from gepa_atlas.evolve.belief import Draw
-from gepa_atlas.evolve.items import DEMO, Catalogue, fixed, is_line
+from gepa_atlas.evolve.items import DEMO, Catalogue, is_line
 from gepa_atlas.types import Candidate
 
 _PRICE = 0.005  # worth below which an item is not taken up, or is left out again: length never grows for nothing
@@ -36,10 +36,10 @@ def compose(base: Candidate, draw: Draw, catalogue: Catalogue, most: int) -> Can
     for change in wanted:
         if len(added) + len(gone) >= most:
             break
-        if change.drop in gone or (change.add is not None and catalogue.topic[change.add] in added):
+        if change.drop in gone or (change.add is not None and catalogue.topics.of[change.add] in added):
             continue
         if change.add is not None:
-            added[catalogue.topic[change.add]] = change.add
+            added[catalogue.topics.of[change.add]] = change.add
         if change.drop is not None:
             gone.add(change.drop)
     return written(base, catalogue, list(added.values()), gone) if added or gone else None
@@ -47,17 +47,17 @@ def compose(base: Candidate, draw: Draw, catalogue: Catalogue, most: int) -> Can
 
 def _changes(base: Candidate, draw: Draw, catalogue: Catalogue) -> Iterator[_Change]:
     seed = set(catalogue.rows[0])
-    have = {catalogue.topic[item]: item for item in catalogue.row(base)}
+    have = {catalogue.topics.of[item]: item for item in catalogue.row(base)}
     room = len(base.demos) < catalogue.most_demos
     for item in have.values():
-        if not fixed(catalogue.items[item]) and draw.worth[item] < (0.0 if item in seed else _PRICE):
+        if not catalogue.fixed[item] and draw.worth[item] < (0.0 if item in seed else _PRICE):
             yield _Change(_PRICE - float(draw.worth[item]), None, item)
     for item in map(int, np.flatnonzero(draw.worth == draw.worth)):  # those that are not forgotten
-        twin = have.get(catalogue.topic[item])
-        if item == twin or fixed(catalogue.items[item]) or (twin is None and not room and not is_line(catalogue.items[item])):
+        twin = have.get(catalogue.topics.of[item])
+        if item == twin or catalogue.fixed[item] or (twin is None and not room and not is_line(catalogue.items[item])):
             continue
         gain = float(draw.worth[item]) - (_PRICE if twin is None else float(draw.worth[twin]))
-        if gain > 0 and (twin is None or not fixed(catalogue.items[twin])):
+        if gain > 0 and (twin is None or not catalogue.fixed[twin]):
             yield _Change(gain, item, twin)
 
 

@@ -223,6 +223,7 @@ class Evolution:
         if proposal.kind is SlotKind.MEASURE:
             entry = self.archive.get(proposal.parents[0].id)
             self._take(entry, outcome.lessons)
+            self.belief.settle()
             status, reason = self._standing(entry)
             return self._decide(proposal, entry.id, status, reason, spent)
         return self._tell_child(proposal, outcome, spent)
@@ -245,6 +246,7 @@ class Evolution:
         self.belief.enter(entry)
         self.planner.study(entry, proposal)
         self._take(entry, outcome.lessons)
+        self.belief.settle()
         if entry.n == 0:
             entry.active = False
             self._best_since += 1
@@ -324,7 +326,8 @@ class Evolution:
     def best(self) -> Entry:
         """The entry with the highest posterior mean among those with evidence; ties go to the shorter, then the older."""
         pool = [e for e in self.archive.entries if e.n and e.active] or [self.archive.entries[0]]
-        return min(pool, key=lambda e: (-e.mean, e.candidate.size(), e.index))
+        top = max(e.mean for e in pool)
+        return min((e for e in pool if e.mean == top), key=lambda e: (e.candidate.size(), e.index))
 
     def frontier(self) -> list[Entry]:
         """The non-dominated set over mean gain, share of val examples not harmed, and brevity, of the well-measured candidates."""

@@ -14,6 +14,10 @@ class Gaussian:
 
     def __init__(self) -> None:
         self._mean, self._cov, self._n = np.zeros(64), np.zeros((64, 64)), 0
+        self._independent = True  # nothing was seen yet
+
+    def __len__(self) -> int:
+        return self._n
 
     @property
     def mean(self) -> Floats:
@@ -36,23 +40,26 @@ class Gaussian:
         """On `seen` (k,) = phi (k, n) @ weights + N(0, noise (k,))."""
         if not len(seen):
             return
-        missed = seen - phi @ self.mean
+        mean, cov = self.mean, self.cov
+        missed = seen - phi @ mean
         if len(seen) < self._n:
-            cross = self.cov @ phi.T
-            spread = phi @ cross
+            cross = phi @ cov
+            spread = cross @ phi.T
             spread[np.diag_indices_from(spread)] += noise
-            gain = np.linalg.solve(spread, cross.T).T
-            self._mean[: self._n] += gain @ missed
-            cov = np.asarray(self.cov - gain @ cross.T)
+            root = np.linalg.solve(np.linalg.cholesky(spread), np.column_stack([cross, missed]))
+            mean += root[:, -1] @ root[:, :-1]
+            cov -= root[:, :-1].T @ root[:, :-1]
         else:
             weighted = phi / noise[:, None]
-            cov = np.asarray(np.linalg.inv(np.linalg.inv(self.cov) + phi.T @ weighted))
-            self._mean[: self._n] += cov @ (weighted.T @ missed)
-        self._cov[: self._n, : self._n] = 0.5 * (cov + cov.T)
+            before = np.diag(1.0 / np.diagonal(cov)) if self._independent else np.linalg.inv(cov)
+            cov[:] = np.linalg.inv(before + phi.T @ weighted)
+            cov[:] = 0.5 * (cov + cov.T)
+            mean += cov @ (missed @ weighted)
+        self._independent = False
 
-    def of(self, phi: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance of phi @ weights, row by row."""
-        return phi @ self.mean, np.maximum(((phi @ self.cov) * phi).sum(1), 1e-8)
+    def var(self, phi: Floats) -> Floats:
+        """Variance of phi @ weights, row by row."""
+        return np.asarray(np.maximum(((phi @ self.cov) * phi).sum(1), 1e-8))
 
     def sample(self, random: np.random.Generator) -> Floats:
         jitter = 1e-10 * np.eye(self._n)

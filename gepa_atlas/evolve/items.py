@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gepa_atlas import pieces as p
+from gepa_atlas.evolve.topics import Topics
 from gepa_atlas.texts import words
 from gepa_atlas.types import Candidate, Demo
 
 Item = tuple[str, str]
 """(component, bare text of a line), (DEMO, example id), ("setting:NAME", value) or ("whole:COMPONENT", its text)."""
 
-ALIKE = 0.5  # two items that share so much say the same: a topic, of which a composed candidate has one item at most
 DEMO = "demo:"
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
@@ -44,7 +43,7 @@ def is_line(item: Item) -> bool:
     return ":" not in item[0]
 
 
-def fixed(item: Item) -> bool:
+def _fixed(item: Item) -> bool:
     """A line with a placeholder stays; so do settings and whole components, which operators change, but which nothing is composed of."""
     return item[0].startswith((_SETTING, _WHOLE)) or bool(is_line(item) and _PLACEHOLDER.search(item[1]))
 
@@ -58,12 +57,10 @@ class Catalogue:
         self.items: list[Item] = []
         self.text: list[str] = []  # as first written
         self.rows: list[tuple[int, ...]] = []  # items of each entry
-        self.topic: list[int] = []  # number of the first item that says nearly the same
+        self.fixed: list[bool] = []  # whether nothing is composed with or without it
+        self.topics = Topics()  # of items that say nearly the same
         self.demos: dict[str, Demo] = {}  # by example id
         self.most_demos = 0  # that any entry has
-        self._words: list[frozenset[str]] = []
-        self._topics: dict[str, list[int]] = {}  # word -> the topics that have it
-        self._seen: dict[str, int] = {}  # word -> number of items that have it
         self._n_val = n_val
         self._telling = _telling(questions)
         self._match = np.zeros((64, len(questions)), dtype=bool)
@@ -101,33 +98,13 @@ class Catalogue:
         if at is None:
             at = self.index[item] = len(self.items)
             self.items.append(item)
-            bag = frozenset(_content(item[1])) if is_line(item) else frozenset([item[1]])
-            self._words.append(bag)
-            for word in bag:
-                self._seen[word] = self._seen.get(word, 0) + 1
-            self.topic.append(self._topic(at))
-            if self.topic[at] == at:
-                for word in bag:
-                    self._topics.setdefault(word, []).append(at)
-            self._find(at, bag if is_line(item) else frozenset())
+            self.fixed.append(_fixed(item))
+            bag = dict.fromkeys(_content(item[1])) if is_line(item) else {}
+            self.topics.enter([(item[0], word) for word in bag or (item[1],)])
+            self._find(at, bag)
         return at
 
-    def _topic(self, at: int) -> int:
-        """The first topic that says nearly the same, or the item itself. Only topics with one of its heaviest words can."""
-        weights = {word: self._weight((word,)) for word in self._words[at]}
-        half = ALIKE * sum(weights.values())
-        heavy, left = set[int](), half
-        for word in sorted(weights, key=lambda w: (-weights[w], w)):
-            heavy.update(self._topics.get(word, ()))
-            left -= weights[word]
-            if left < 0:  # what is without all of these shares less than half
-                break
-        for other in sorted(heavy):
-            if sum(map(weights.__getitem__, self._words[at] & self._words[other])) >= half and self.alike(at, other) >= ALIKE:
-                return other
-        return at
-
-    def _find(self, at: int, bag: frozenset[str]) -> None:
+    def _find(self, at: int, bag: Iterable[str]) -> None:
         """Which examples the item is about."""
         if at >= len(self._match):
             self._match = np.vstack([self._match, np.zeros_like(self._match)])
@@ -137,17 +114,6 @@ class Catalogue:
                 self._match[at, example] = True
         if self._n_val:
             self._share[at] = float(self._match[at, : self._n_val].mean())
-
-    def alike(self, one: int, other: int) -> float:
-        """Share of the two items' words in common, each word weighed by its rarity among all items; 0 across components."""
-        if self.items[one][0] != self.items[other][0]:
-            return 0.0
-        a, b = self._words[one], self._words[other]
-        both = self._weight(a & b)
-        return both / max(1e-9, self._weight(a | b))
-
-    def _weight(self, bag: Iterable[str]) -> float:
-        return sum(math.log(1 + len(self.items) / self._seen[w]) for w in bag)
 
 
 def _content(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -163,10 +164,9 @@ class Planner:
     def _choose_gate(self, parent: Entry, random: np.random.Generator) -> tuple[tuple[str, int], ...]:
         """Cells for a new child: val examples the parent is known on, so that the comparison is paired at no extra cost."""
         known = [self.val[j] for j in self.archive.measured(parent) if j < len(self.val)]
-        seen = set(known)
-        fresh = [e for e in self.val if e not in seen]
-        picked = [known[i] for i in random.permutation(len(known))][: self.plan.minibatch]
-        picked += fresh[: self.plan.minibatch - len(picked)]
+        picked = [known[i] for i in random.permutation(len(known))[: self.plan.minibatch]]
+        fresh = (e for e in self.val if e not in picked)
+        picked += islice(fresh, self.plan.minibatch - len(picked))
         return tuple((e, 0) for e in picked)
 
     def _choose_read(self, parent: Entry, operator: Operator, random: np.random.Generator) -> tuple[str, ...]:
@@ -279,7 +279,7 @@ class Planner:
 
     def least_cost(self) -> int:
         """What the cheapest child can cost at most: below it the search ends."""
-        return min(self.plan.minibatch, len(self.val)) * (self.plan.student_calls + (len(self.baselines & set(self.val)) < len(self.val)))
+        return min(self.plan.minibatch, len(self.val)) * (self.plan.student_calls + any(e not in self.baselines for e in self.val))
 
 
 def _doubtful(won: int, lost: int, sure: float) -> bool:

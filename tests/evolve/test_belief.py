@@ -69,6 +69,7 @@ class Population:
             self.archive.record(entry, self.ids[j], 0.3 + sum(self.worth[r] for r in rules) + self.sd * random.standard_normal())
         if cells:
             self.belief.learn(entry, columns)
+            self.belief.settle()
         return entry
 
     def item(self, rule: str) -> int:

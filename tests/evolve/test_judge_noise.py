@@ -78,6 +78,7 @@ def test_measured_noise_bounds_what_is_shared_with_the_parent() -> None:
                 archive.record(entry, i, float(np.clip(value, -1, 1)))
                 belief.judged(error)
             belief.learn(entry, np.arange(40))
+            belief.settle()
         return belief
 
     silent, exact, noisy = believing(None), believing(0.0), believing(0.25)
