@@ -18,7 +18,7 @@ from gepa_atlas.handoff import rows, selection
 from gepa_atlas.handoff.config import ExportConfig, Sections
 from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.evidence import Evidence, Fact
-from gepa_atlas.handoff.files import Files, scrubbed
+from gepa_atlas.handoff.files import Files
 from gepa_atlas.handoff.lines import Line, trace_id
 from gepa_atlas.handoff.prompts import completion, guidance_of, written
 from gepa_atlas.handoff.records import Maker, fact_of, review_of
@@ -182,7 +182,7 @@ class Export:
                 completions[name] = completion(guidance_of(line["guidance"]), line["protocol"], line.get("support", ""))
             if at % 500 == 0:
                 work.progress.step("lessons written", at, self.read_count)
-            yield scrubbed(maker.record(line))
+            yield maker.record(line)
 
     def manifest(self, files: Files, made: rows.Rows) -> dict[str, Any]:
         source, noise = self.source, self.evidence.noise

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gepa_atlas.errors import ContractError, MissingExtra
-from gepa_atlas.handoff.schema import ROWS, Row, TraceRecord
+from gepa_atlas.handoff.schema import ROWS, Row
 from gepa_atlas.secrets import MASK, scrub_json
 from gepa_atlas.store.exports import refused
 
@@ -53,32 +53,36 @@ class Files:
             raise refused(self.folder, error) from None
 
     def write(self, name: str, rows: Iterable[Row]) -> None:
-        """A set of rows: NAME.jsonl always, NAME.parquet as `format` says."""
+        """A set of rows: NAME.jsonl always, NAME.parquet as `format` says. Secrets stay at home."""
+        clean = (self._clean(name, row) for row in rows)
         if self._format == "jsonl":
-            self.rows[name] = self._jsonl(name, rows)
+            self.rows[name] = self._jsonl(name, clean)
             return
         with _Parquet(self._place / f"{name}.parquet", ROWS[name]) as table:
-            self.rows[name] = self._jsonl(name, table.along(rows))
+            self.rows[name] = self._jsonl(name, table.along(clean))
         self.digests[f"{name}.parquet"] = _synced(self._place / f"{name}.parquet")
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         (self._place / name).write_text(json.dumps(scrub_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         self.digests[name] = _synced(self._place / name)
 
-    def _jsonl(self, name: str, rows: Iterable[Row]) -> int:
+    def _jsonl(self, name: str, rows: Iterable[dict[str, Any]]) -> int:
         count = 0
         with (self._place / f"{name}.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
             for row in rows:
-                file.write(self._text(name, row) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n")
                 count += 1
         self.digests[f"{name}.jsonl"] = _synced(self._place / f"{name}.jsonl")
         return count
 
-    def _text(self, name: str, row: Row) -> str:
+    def _clean(self, name: str, row: Row) -> dict[str, Any]:
         value = row.model_dump(mode="json")
         if name not in ("tasks", "prompts") and (value["task_id"] in self._never or value.get("split") == "test"):
             raise ContractError(f"a row of {name} is about test task {value['task_id']!r}; test is never exported")
-        return json.dumps(scrub_json(value), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
+        clean: dict[str, Any] = scrub_json(value)
+        if name == "traces":
+            clean["redactions"] += json.dumps(clean).count(MASK) - json.dumps(value).count(MASK)
+        return clean
 
     def _publish(self) -> None:
         names = [f"{name}{ending}" for name in ROWS for ending in (".jsonl", ".parquet")]
@@ -88,14 +92,6 @@ class Files:
         for name in sorted(self.digests, key=lambda n: n == "manifest.json"):  # the manifest last
             os.replace(self._place / name, self.folder / name)
         _sync(self.folder)
-
-
-def scrubbed(record: TraceRecord) -> TraceRecord:
-    """The record without secrets, and how many were taken out."""
-    value = record.model_dump(mode="json")
-    clean = scrub_json(value)
-    taken = json.dumps(clean).count(MASK) - json.dumps(value).count(MASK)
-    return record if taken == 0 else TraceRecord.model_validate(clean | {"redactions": record.redactions + taken})
 
 
 class _Parquet:
@@ -119,9 +115,9 @@ class _Parquet:
             self._flush()
         self._writer.close()
 
-    def along(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def along(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
-            self._batch.append(row.model_dump(mode="json"))
+            self._batch.append(row)
             if len(self._batch) == _BATCH:
                 self._flush()
             yield row
@@ -154,9 +150,15 @@ def _arrow_schema(model: type[Row]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    text = str(kind) == "string"
-    return json.dumps(value, ensure_ascii=False, sort_keys=True) if text and isinstance(value, dict | list) else value
+def _cell(value: Any, kind: pa.DataType | None) -> Any:
+    """The value of a column. Half a character (a lone surrogate) is written as its escape, as in the JSON lines."""
+    if isinstance(value, dict | list) and str(kind) == "string":
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [{k: _cell(v, None) for k, v in item.items()} if isinstance(item, dict) else _cell(item, None) for item in value]
+    return value
 
 
 def _synced(path: Path) -> str:
@@ -173,4 +175,4 @@ def _sync(directory: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["Files", "Format", "scrubbed"]
+__all__ = ["Files", "Format"]

@@ -39,7 +39,7 @@ def _teacher(body: dict[str, Any]) -> str:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run of protocol lesson; it has train lessons, because reflection reads them."""
     directory = tmp_path_factory.mktemp("taught") / "run"
-    splits = ["train"] * 16 + ["val"] * 16 + ["test"] * 24
+    splits = ["train"] * 16 + ["val"] * 16 + ["test"] * 12
     rows = [
         {"id": f"x{n}", "question": f"What is in box {n}?", "answer": f"content of box {n}", "split": split}
         for n, split in enumerate(splits)
@@ -54,7 +54,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
             reflection_lm=school.model("reflection"),
             protocol="lesson",
             operators=["reflect"],
-            max_metric_calls=260,
+            max_metric_calls=150,
         )
     return directory
 

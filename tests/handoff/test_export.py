@@ -21,7 +21,7 @@ def test_a_taught_run_gives_every_set(taught: Path, tmp_path: Path) -> None:
     result = export(taught, tmp_path)
     assert {f"{name}.jsonl" for name in ROWS} | {"manifest.json"} == set(result.outputs)
     split = {row["task_id"]: row["split"] for row in rows(tmp_path, "tasks")}
-    assert sorted(split.values()).count("test") == 24 and len(split) == 56
+    assert sorted(split.values()).count("test") == 12 and len(split) == 44
     for name in SETS:
         found = rows(tmp_path, name)
         assert found, name
