@@ -218,7 +218,7 @@ _ATLAS_PATHS: tuple[At, ...] = (
 )  # fmt: skip
 
 
-def load_resolved(run_dir: Path) -> Loaded:
+def load_resolved(run_dir: Path, overrides: Sequence[str] = ()) -> Loaded:
     """The configuration a run was started with, from its config.json. Variables of secrets are read from the environment again."""
     path = run_dir / "config.json"
     try:
@@ -228,6 +228,8 @@ def load_resolved(run_dir: Path) -> Loaded:
     source = tree.pop("source", None) if isinstance(tree, dict) else None
     if not isinstance(source, str):
         raise ConfigError(f"{path}: does not name the configuration the run was started with; use `gepa-atlas optimize` with it instead")
+    for assignment in overrides:
+        tree = assign(tree, assignment, _student_path)
     expanded = expand(tree, os.environ, str(path))
     resolved = {**tree, "source": source}
     return Loaded(_validated(expanded.tree, path), Path(source), Path(source).parent, resolved)

@@ -34,7 +34,7 @@ def page(evidence: Evidence) -> bytes:
     """The whole file. Nothing in it depends on a clock or a path, so equal runs have equal reports."""
     packed = pack(evidence)
     script, plots = asset("report.js"), plotly()
-    document = optimized_prompts(evidence.record)
+    document = scrub_json(optimized_prompts(evidence.record))  # before texts are quoted in other formats
     exports = {form: dict(zip(("file", "text"), export(document, form), strict=True)) for form in FORMS}
     html = _template("report.html").render(
         **parts(evidence),
@@ -46,7 +46,7 @@ def page(evidence: Evidence) -> bytes:
         candidates=packed.candidates,
         lessons=packed.lessons,
         heat=packed.heat,
-        exports=encoded(deflated(json.dumps(scrub_json(exports)).encode("utf-8", "replace"))),
+        exports=encoded(deflated(json.dumps(exports).encode("utf-8", "replace"))),
         forms=list(FORMS),
         cuts=packed.cuts,
         files=FILES,

@@ -51,6 +51,7 @@ class Ledger:
     manifest: Mapping[str, str]
     slots: tuple[Slot, ...]
     finish: Mapping[str, Any] | None
+    calls: Mapping[str, Any]  # what was charged, see Index.calls
 
     @classmethod
     def read(cls, directory: Path) -> Ledger:
@@ -58,7 +59,7 @@ class Ledger:
         with RunView.read(directory) as run:
             events = run.events()
             ends = [event.payload for event in events if event.kind == "finish"]
-            return cls(directory, run.run_id, run.status, run.manifest, slots_of(events), ends[-1] if ends else None)
+            return cls(directory, run.run_id, run.status, run.manifest, slots_of(events), ends[-1] if ends else None, run.calls())
 
     def candidates(self) -> dict[str, Candidate]:
         """Every child that was drafted, by id. The seed is not among them: it comes from the configuration."""

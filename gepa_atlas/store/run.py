@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Run(RunView):
 
     Raises RunBusy, RunChanged, RunDamaged, StoreFull, ConfigError. What is told should hold no clock and no seconds: `digest` covers it.
     """
+
+    OWN_ROWS = 2  # that every log begins with: the run and its status
 
     def __init__(self, directory: Path, lock: RunLock, connection: sqlite3.Connection, index: Index, writer: Writer) -> None:
         super().__init__(directory, connect_reader(directory), index)
@@ -166,6 +168,12 @@ class Run(RunView):
             return None
         leans = sorted(self._leans.pop(n, ()))
         return self._writer.put(self._running(Draft("event", str(n), {"kind": kind, "digest": word, "leans": leans}, content)))
+
+    def adopt(self, rows: Sequence[Draft]) -> None:
+        """Take over the beginning of another run's log, in one commit. Only a run that has recorded nothing may."""
+        if self._index.rows != self.OWN_ROWS:
+            raise ContractError(f"{self.directory}: a run that has records of its own cannot take over those of another")
+        self._writer.commit(rows)
 
     async def finish(self) -> None:
         """The run is complete. Opening it again finds every answer recorded and writes nothing."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.store.lock import alive, owner
-from gepa_atlas.store.log import Event, Index, damaged, explain, load
+from gepa_atlas.store.log import Draft, Event, Index, damaged, explain, load
 
 
 class RunView:
@@ -98,6 +98,14 @@ class RunView:
             else:
                 now = float(json.loads(head)["at"])
         return found
+
+    def rows(self) -> list[Draft]:
+        """The whole log in the order in which it was written; the id of a row is its place, counted from 1."""
+        try:
+            found = self._reader.execute("SELECT kind, name, head, body FROM log ORDER BY id").fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self.directory) from None
+        return [Draft(kind, name, json.loads(head), body) for kind, name, head, body in found]
 
     def close(self) -> None:
         self._reader.close()

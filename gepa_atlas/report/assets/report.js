@@ -48,6 +48,9 @@ class List {
   paint() {
     const from = Math.max(0, Math.floor(this.box.scrollTop / this.height) - 4);
     const to = Math.min(this.items.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / this.height) + 4);
+    const now = [from, to, this.at, this.items];
+    if (this.painted && now.every((v, k) => v === this.painted[k])) return;
+    this.painted = now;
     const rows = [];
     for (let i = from; i < to; i++) {
       const on = i === this.at;
