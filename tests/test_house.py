@@ -41,6 +41,7 @@ NEIGHBOURS = {
     ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),
     ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
     ("classroom", "protocols"), ("loop", "classroom"), ("loop", "protocols"),
+    ("handoff", "memory"),  # the review states of lessons
     ("ship", "handoff"),  # what a stage is: handoff.workspace
 }  # fmt: skip
 NAMED_FRIENDS = {

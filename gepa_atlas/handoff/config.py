@@ -29,6 +29,7 @@ class ExportConfig(Settings):
     weight_floor: float = Field(default=0.05, gt=0, le=1)  # added to the spread of a task's deltas: its weight in GRPO
     ngram: int = Field(default=13, ge=3)  # words in a row of a held-out task for which a lesson is left out
     review: Literal["off", "golden", "approved"] = "off"  # lowest review state that may leave, where lessons are reviewed
+    memory: str | None = None  # a memory across runs that knows the review states; None: those that the traces carry
     max_samples: int | None = Field(default=None, ge=1)  # at most this many train tasks; None: all
     eval_ratio: float | None = Field(default=None, gt=0, lt=0.5)  # val, and as much again test, where traces carry no split; None: .1
 

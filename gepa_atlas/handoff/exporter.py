@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from gepa_atlas.errors import ConfigError, DataError
-from gepa_atlas.handoff import rows, selection
+from gepa_atlas.handoff import review, rows, selection
 from gepa_atlas.handoff.config import ExportConfig, Sections
 from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.evidence import Evidence, Fact
 from gepa_atlas.handoff.files import Files
 from gepa_atlas.handoff.lines import Line, trace_id
 from gepa_atlas.handoff.prompts import completion, guidance_of, written
-from gepa_atlas.handoff.records import Maker, fact_of, review_of
+from gepa_atlas.handoff.records import Maker, fact_of
 from gepa_atlas.handoff.schema import MANIFEST_SCHEMA, TraceRecord
 from gepa_atlas.handoff.source import Source, open_source
 from gepa_atlas.handoff.workspace import StageResult, Workspace, sha256_file
 from gepa_atlas.types import Example
-
-_STATES = {"golden": ("golden",), "approved": ("golden", "approved")}
 
 
 def source_path(work: Workspace, config: Sections) -> Path:
@@ -47,12 +45,22 @@ def inputs(work: Workspace, config: Sections) -> dict[str, str]:
     names = {"traces": traces}
     if (directory / "run.db").is_file() and traces.name == "traces.jsonl":
         names |= {"run.db": directory / "run.db", "config.json": directory / "config.json", "prompts": directory / "optimized_prompts.json"}
-    return {name: sha256_file(file) for name, file in names.items() if file.is_file()}
+    known = {name: sha256_file(file) for name, file in names.items() if file.is_file()}
+    return known if config.handoff.memory is None else known | {"reviews": review.digest_of(opened(work, config))}
+
+
+def opened(work: Workspace, config: Sections) -> Source:
+    """The source that the configuration names, with review states."""
+    source = open_source(source_path(work, config), config.handoff.eval_ratio)
+    address = config.handoff.memory
+    if address is None:
+        return source
+    return review.from_memory(source, address if "://" in address else str(work.input_path(address)))
 
 
 def run(work: Workspace, config: Sections) -> StageResult:
     """Export. Raises DataError or ConfigError, one line, and leaves what was there before."""
-    source = open_source(source_path(work, config), config.handoff.eval_ratio)
+    source = opened(work, config)
     for note in source.unknown:
         work.progress.note(note)
     export = Export(source, config.handoff, work.seed)
@@ -102,8 +110,9 @@ class Export:
         split = self.source.tasks[line["example"]["id"]].split
         if split == "test" or (split == "val" and not self.config.include_val):
             return f"split_{split}"
-        if self.config.review != "off" and review_of(line) not in _STATES[self.config.review]:
-            return f"review_not_{self.config.review}"
+        why = review.refused(line, self.config)
+        if why is not None:
+            return why
         name = trace_id(line)
         if name in seen:
             return "duplicate"

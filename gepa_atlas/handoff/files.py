@@ -105,7 +105,7 @@ class _Parquet:
         try:
             import pyarrow.parquet as pq
         except ImportError:
-            raise MissingExtra("handoff.format: parquet", "train") from None
+            raise MissingExtra("handoff.format: both", "parquet") from None
         self._schema = _arrow_schema(self._model)
         self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
         return self

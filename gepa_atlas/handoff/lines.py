@@ -112,7 +112,7 @@ def trace_id(line: Line) -> str:
     """Hash of what was taught and what came of it; clocks and costs are not part of it."""
     content = [
         line["example"]["id"], line["candidate"], line["sample"], line["protocol"], line["baseline"]["output"], line["guidance"],
-        line["second"]["output"], line["before"]["value"], line["after"]["value"],
+        line["second"]["output"], line["before"]["value"], line["after"]["value"], line.get("run_id", ""),
     ]  # fmt: skip
     return digest(content, 24)
 

@@ -12,6 +12,7 @@ from gepa_atlas.handoff.evidence import Base, Evidence, Fact
 from gepa_atlas.handoff.leaks import leaks
 from gepa_atlas.handoff.lines import Line, extra, trace_id
 from gepa_atlas.handoff.prompts import TeacherFormat, completion, guidance_of, is_text, user_message, written
+from gepa_atlas.handoff.review import state_of
 from gepa_atlas.handoff.schema import Baseline, JudgeScore, RimResult, TraceRecord, Turn
 from gepa_atlas.handoff.source import Source
 from gepa_atlas.types import Candidate, Example, digest
@@ -29,7 +30,7 @@ def fact_of(line: Line, task: Example, held: Held) -> Fact:
         task.split,
         line["candidate"],
         digest(line["guidance"], 16),
-        "" if attempt is None else digest(attempt, 16),
+        "" if attempt is None else digest([line.get("run_id", ""), attempt], 16),
         before["value"],
         after["value"],
         float(before.get("uncertainty") or 0.0),
@@ -40,12 +41,6 @@ def fact_of(line: Line, task: Example, held: Held) -> Fact:
         not written(guidance).strip(),
         task.split == "train" and bool(held.repeated(written(guidance))),
     )
-
-
-def review_of(line: Line) -> str:
-    """The state of a reviewed lesson; empty: it was never reviewed."""
-    state = line.get("review_status")
-    return state if isinstance(state, str) else ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Maker:
             student_model=models.get("student", ""),
             teacher_model=models.get("teacher", ""),
             tokens=line.get("tokens"),
-            review=review_of(line),
+            review=state_of(line),
             redactions=0,
             extra_json=_dumped(self.extra(line)),
         )
