@@ -1,6 +1,6 @@
-"""Which lessons people have let pass: states of a review, in the traces themselves or in a memory (docs/memory.md).
+"""Which lessons people have let pass: states of a review, in the traces themselves or in a memory.
 
-`quarantined` never leaves, whatever the configuration says. With `review: approved` or `golden`, a lesson that nobody has reviewed stays too.
+`quarantined` never leaves, whatever the configuration says. With `review: approved` or `golden`, what nobody has reviewed stays too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def refused(line: Line, config: ExportConfig) -> str | None:
 
 
 def from_memory(source: Source, address: str) -> Source:
-    """The source with the states that the memory at `address` has of its lessons. Raises ConfigError for sessions, whose traces carry them."""
+    """The source with the states that the memory at `address` has of its lessons. Raises ConfigError for sessions."""
     if source.kind == "sessions":
         raise ConfigError(
             "handoff.memory: has the states of lessons of a run; sessions carry theirs, so export them with `gepa-atlas traces export`"
