@@ -29,10 +29,11 @@ from gepa_atlas.loops import at_loop_end
 from gepa_atlas.openai_server import OpenAIServer
 from gepa_atlas.ports import Agent, Endpoint
 from gepa_atlas.settings import Settings, load
-from gepa_atlas.types import Attempt, Task, Usage, digest
+from gepa_atlas.types import Attempt, Task, Usage, canonical, digest
 
 _VERSION = 1
 _POOLS = 8
+_CONFIGS = 64
 
 
 class AgentParams(Settings):
@@ -68,13 +69,34 @@ class SdkParams(Placement, OpenAIServer):
         return self
 
 
+class _Client:
+    """An AsyncOpenAI, and the RunConfigs that use it: making one looks at every type hint of the SDK's class, some 2 ms each time."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self._configs: dict[str, Any] = {}
+
+    def config(self, settings: Mapping[str, Any], p: SdkParams) -> Any:
+        from agents import ModelSettings, OpenAIProvider, RunConfig
+
+        name = canonical(settings)
+        if name not in self._configs:
+            if len(self._configs) >= _CONFIGS:
+                self._configs.clear()
+            provider = OpenAIProvider(openai_client=self.inner, use_responses=p.api == "responses")
+            self._configs[name] = RunConfig(
+                model=p.model, model_provider=provider, model_settings=ModelSettings(store=False, **settings), tracing_disabled=True
+            )  # store and tracing would keep what was asked at OpenAI
+        return self._configs[name]
+
+
 class SdkAgent:
     def __init__(self, params: SdkParams, base_dir: Path, where: str) -> None:
         self._params = params
         self._where = where
         self._agent, sources = _loaded(params.agent, base_dir, f"{where}.agent")
         self._who = f"the agent {self._agent.name!r}"
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Any]] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Client]] = WeakKeyDictionary()
         self._turn = itertools.count()
         shown = params.answering("api_key_env", "price", "max_bytes", "headers")
         self._identity = "openai.sdk:" + digest({"version": _VERSION, "params": shown, "sources": sources}, 16)
@@ -124,24 +146,18 @@ class SdkAgent:
         return agent, [turn.to_json() for turn in turns if turn.role != "system"]
 
     async def _configured(self, task: Task) -> Any:
-        from agents import ModelSettings, OpenAIProvider, RunConfig
-
         p = self._params
         settings = dict(task.guidance.settings)
         if refused := no_place_for(settings, ("temperature", "max_tokens"), self._who):
             raise refused
-        given: dict[str, Any] = {"temperature": p.temperature, "max_tokens": p.max_tokens} | settings
-        provider = OpenAIProvider(openai_client=await self._client(), use_responses=p.api == "responses")
-        return RunConfig(
-            model=p.model, model_provider=provider, model_settings=ModelSettings(store=False, **given), tracing_disabled=True
-        )  # store and tracing would keep what was asked at OpenAI
+        return (await self._client()).config({"temperature": p.temperature, "max_tokens": p.max_tokens} | settings, p)
 
-    async def _client(self) -> Any:
+    async def _client(self) -> _Client:
         """One of a few in turn: a pool compares every connection with every other at each request."""
         clients = self._clients.setdefault(asyncio.get_running_loop(), [])
         if len(clients) < _POOLS:
-            clients.append(open_client(self._params, self._where))
-            await at_loop_end((self, len(clients)), clients[-1].close)
+            clients.append(_Client(open_client(self._params, self._where)))
+            await at_loop_end((self, len(clients)), clients[-1].inner.close)
             return clients[-1]
         return clients[next(self._turn) % _POOLS]
 
