@@ -6,6 +6,7 @@ That is hygiene, not a sandbox: the program can still read and write what its us
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -109,11 +110,14 @@ class CommandAgent:
         """Raises CallError. When it returns, or is cancelled, no process of this call is left."""
         p = self._params
         clock = Clock()
-        with TemporaryDirectory(prefix="gepa-atlas-", ignore_cleanup_errors=True) as home:
+        home = mkdtemp(prefix="gepa-atlas-")
+        try:
             argv, given = self._request(task, Path(home))
             async with deadline(p.timeout, self._who):
                 limits = Limits(p.max_bytes, p.memory_mb, p.cpu_seconds)
                 ended = await run_process(argv, given, env=self._environment(home), cwd=self._cwd, limits=limits, who=self._who)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)  # milliseconds on a busy disk
         return attempt(self._text(ended), clock.usage(p), self._who, p.max_bytes)
 
     def preview(self, task: Task) -> dict[str, Any]:

@@ -160,6 +160,7 @@ def _processes() -> list[int]:
 def _environment(pid: int) -> list[bytes]:
     """Its variables as NAME=value; empty for one that is gone, a zombie, or another user's."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return file.read().split(b"\0")
     except OSError:
         return []
