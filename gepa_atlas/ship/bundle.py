@@ -124,6 +124,6 @@ def _copy(folder: Path, contents: Contents, decision: Path, evaluation: Path, ce
 
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows by file of the hand-off, for the card."""
-    counts = manifest.get("counts")
-    return {str(name): value for name, value in counts.items() if isinstance(value, int)} if isinstance(counts, dict) else {}
+    """Rows of each file of the hand-off, for the card."""
+    rows = manifest.get("rows")
+    return {f"{name} (rows)": value for name, value in rows.items() if isinstance(value, int)} if isinstance(rows, dict) else {}

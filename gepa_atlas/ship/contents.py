@@ -13,6 +13,7 @@ from gepa_atlas.errors import DataError
 from gepa_atlas.handoff.workspace import Workspace, sha256_file
 from gepa_atlas.secrets import scrub
 from gepa_atlas.ship.adapter import shipped_files
+from gepa_atlas.ship.sums import read_json
 
 TRAINED = ("distill", "train", "preference", "sft")  # the last of them that was evaluated made the adapter
 
@@ -34,7 +35,21 @@ class Contents:
 
 def of_run(work: Workspace) -> Contents:
     """Raises ConfigError when a stage is not done, DataError when the adapter is not the one that was evaluated."""
-    return Contents(evaluated_adapter(work), prompt_files(best_prompt(work.folder_of("export") / "prompts.jsonl")))
+    adapter, handoff = evaluated_adapter(work), work.folder_of("export")
+    row = chosen_prompt(handoff / "prompts.jsonl", str(manifest_of(work).get("choice", "best")))
+    return Contents(adapter, prompt_files(row, served=adapter is None or not distilled(work)))
+
+
+def manifest_of(work: Workspace) -> dict[str, Any]:
+    """What the hand-off says about its prompt: {mode, choice, lineage, ...}; {} where it says nothing."""
+    path = work.folder_of("export") / "manifest.json"
+    said = read_json(path).get("prompt") if path.is_file() else None
+    return said if isinstance(said, dict) else {}
+
+
+def distilled(work: Workspace) -> bool:
+    """Whether the weights were to learn what the prompt says, so that the adapter serves without it."""
+    return manifest_of(work).get("mode") == "distil"
 
 
 def evaluated_adapter(work: Workspace) -> Path | None:
@@ -52,20 +67,20 @@ def evaluated_adapter(work: Workspace) -> Path | None:
     return None
 
 
-def best_prompt(path: Path) -> dict[str, Any]:
-    """The row of the evolved prompt. Raises DataError."""
+def chosen_prompt(path: Path, role: str) -> dict[str, Any]:
+    """The row of the prompt that was trained with: role best or seed. Raises DataError."""
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run the stage `export` again") from None
-    found = [row for row in rows if isinstance(row, dict) and row.get("role") in ("best", "seed and best")]
+    found = [row for row in rows if isinstance(row, dict) and role in str(row.get("role")).split(" and ")]
     if not found or not isinstance(found[0].get("system"), str):
-        raise DataError(f"{path}: no prompt has the role best; run the stage `export` again")
+        raise DataError(f"{path}: no prompt has the role {role}; run the stage `export` again")
     return found[0]
 
 
-def prompt_files(row: Mapping[str, Any]) -> dict[str, bytes]:
-    """prompt.txt, the text to serve; prompt.json, what it is made of and where it comes from; demos.json."""
+def prompt_files(row: Mapping[str, Any], *, served: bool = True) -> dict[str, bytes]:
+    """prompt.txt, the text to serve (empty where an adapter serves without one), prompt.json, where it comes from, and demos.json."""
     demos = json.loads(row.get("demos_json") or "[]")
     if scrub(str(row["system"])) != row["system"]:
         raise DataError("the evolved prompt holds what looks like a secret: take it out of the examples, optimize and export again")
@@ -85,7 +100,7 @@ def prompt_files(row: Mapping[str, Any]) -> dict[str, bytes]:
     }
     settings = json.loads(row.get("settings_json") or "{}")
     return {
-        "prompt.txt": str(row["system"]).encode("utf-8", "backslashreplace"),
+        "prompt.txt": (str(row["system"]) if served else "").encode("utf-8", "backslashreplace"),
         "prompt.json": pretty({**lineage, "settings": settings}),
         "demos.json": pretty(demos),
     }

@@ -92,12 +92,14 @@ def over_student(found: Evaluation, subject: Subject, config: GateConfig, draws:
     )  # fmt: skip
 
 
-def over_cell(found: Evaluation, subject: Subject, rival: str, draws: Draws) -> Criterion:
+def over_cell(found: Evaluation, subject: Subject, rival: str, config: GateConfig, draws: Draws) -> Criterion:
+    """Better than a rival cell. A distilled adapter saves the prompt's tokens: it need only not be worse than the prompt."""
     gain = stats.paired(found.rewards(subject.treated), found.rewards(rival), draws)
-    return claim(
-        f"gain_over_{rival}", f"lower bound of {subject.treated} - {rival} > 0", gain, 0.0,
-        f"no task was scored for both {subject.treated} and {rival}",
-    )  # fmt: skip
+    nothing = f"no task was scored for both {subject.treated} and {rival}"
+    if subject.treated == "adapter+none" and rival == "base+evolved":
+        rule = f"lower bound of {subject.treated} - {rival} > -promoted_margin"
+        return claim(f"not_worse_than_{rival}", rule, gain, -config.promoted_margin, nothing)
+    return claim(f"gain_over_{rival}", f"lower bound of {subject.treated} - {rival} > 0", gain, 0.0, nothing)
 
 
 def non_degradation(found: Evaluation, subject: Subject, config: GateConfig, draws: Draws) -> Criterion:
@@ -160,7 +162,7 @@ def _pair(found: Evaluation, kind: Kind, subject: Subject) -> tuple[str, str] | 
     there = found.cells(kind)
     if not there:
         return None
-    choices = [("adapter+none", "base+none"), ("adapter+seed", "base+seed")] if subject.kind == "adapter" else []
+    choices = [("adapter", "base"), ("adapter+none", "base+none"), ("adapter+seed", "base+seed")] if subject.kind == "adapter" else []
     choices.append((subject.treated, subject.reference))
     return next((pair for pair in choices if set(pair) <= set(there)), choices[-1])
 

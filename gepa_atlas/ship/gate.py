@@ -15,20 +15,20 @@ from typing import Any, Protocol
 from gepa_atlas.errors import DataError
 from gepa_atlas.handoff.workspace import StageResult, Workspace, sha256_file
 from gepa_atlas.secrets import scrub_json
-from gepa_atlas.ship import adapter, criteria, decision, evaluators, stats
+from gepa_atlas.ship import adapter, criteria, decision, evaluators, stats, sums
 from gepa_atlas.ship.cells import Evaluation, read_cells
 from gepa_atlas.ship.config import GateConfig, PackageConfig
-from gepa_atlas.ship.contents import Contents, of_run, pretty
+from gepa_atlas.ship.contents import Contents, distilled, of_run, pretty
 from gepa_atlas.ship.criteria import Criterion, Promoted, Subject, Verdict
 from gepa_atlas.ship.registry import MANY_READS, Registry
 from gepa_atlas.ship.stats import Draws
-from gepa_atlas.ship.sums import read_json
 from gepa_atlas.store.exports import atomic_write
 from gepa_atlas.types import digest
 
 CELLS, EVAL = "cells.jsonl", "eval_2x2.json"
 ADAPTER = Subject("adapter", "adapter+evolved", "base+evolved")
 PROMPT = Subject("prompt", "base+evolved", "base+seed")
+DISTILLED = Subject("adapter", "adapter+none", "base+none")  # it serves without the prompt that it learnt
 
 
 class ShipConfig(Protocol):
@@ -71,7 +71,7 @@ def decide(
         criteria.scored(found, ("student", subject.treated, *_rivals(subject, config)), config),
         criteria.over_student(found, subject, config, draws),
         criteria.non_degradation(found, subject, config, draws),
-        *(criteria.over_cell(found, subject, rival, draws) for rival in _rivals(subject, config)),
+        *(criteria.over_cell(found, subject, rival, config, draws) for rival in _rivals(subject, config)),
         criteria.over_promoted(found, subject, promoted, config, draws) if promoted and "promoted" in config.must_beat else None,
         criteria.regression(found, subject, config, draws),
         criteria.tokens(found, subject, config, draws),
@@ -97,9 +97,9 @@ def decide(
 
 
 def _rivals(subject: Subject, config: GateConfig) -> tuple[str, ...]:
-    """The cells it must beat. A prompt does not have to beat itself; it has to beat the seed."""
+    """The cells it must beat. A prompt does not have to beat itself, but the seed; a distilled adapter also the base without a prompt."""
     named: list[str] = [cell for cell in config.must_beat if cell not in ("promoted", subject.treated)]
-    if subject.kind == "prompt" and subject.reference not in named:
+    if subject is not ADAPTER and subject.reference not in named:
         named.append(subject.reference)
     return tuple(named)
 
@@ -132,9 +132,12 @@ def _warnings(found: Evaluation, subject: Subject, promoted: Promoted | None, co
 
 def inputs(work: Workspace, config: ShipConfig) -> dict[str, str]:
     """What the gate reads beside earlier stages: what serves now, and who else is asked."""
-    registry = Registry(Path(config.package.registry))
+    registry, own = Registry(Path(config.package.registry)), work.folder_of("package")
+    promoted = registry.channel(config.package.operation).current or "base"
+    if (own / sums.SUMS).is_file() and sums.bundle_id(own) == promoted:  # this run serves: what counts is what served before it
+        promoted = str(sums.read_json(work.folder_of("gate") / sums.DECISION)["inputs"]["promoted"])
     return {
-        "promoted": registry.channel(config.package.operation).current or "base",
+        "promoted": promoted,
         "evaluators": digest([list(config.gate.evaluators), evaluators.versions(config.gate.evaluators)]),
     }
 
@@ -145,9 +148,9 @@ def run(work: Workspace, config: ShipConfig) -> StageResult:
     path = work.folder_of("eval") / CELLS
     found, record = read_cells(path), work.finished("eval")
     contents, registry = of_run(work), Registry(Path(config.package.registry))
-    subject = PROMPT if contents.adapter is None else ADAPTER
+    subject = PROMPT if contents.adapter is None else (DISTILLED if distilled(work) else ADAPTER)
     cells_sha = sha256_file(path)
-    promoted = now_promoted(registry, config.package.operation)
+    promoted = now_promoted(registry, config.package.operation, contents)
     base = record.figures.get("base_sha256")
     problems = None
     if contents.adapter is not None:
@@ -166,18 +169,21 @@ def run(work: Workspace, config: ShipConfig) -> StageResult:
     return StageResult(("decision.json", EVAL), summary(decided, subject, reads))
 
 
-def now_promoted(registry: Registry, operation: str) -> Promoted | None:
-    """What serves now and its evaluation; None for the base."""
+def now_promoted(registry: Registry, operation: str, contents: Contents) -> Promoted | None:
+    """What serves now and its evaluation; None for the base, and where `contents` are what serves."""
     current = registry.channel(operation).current
     if current is None:
         return None
     folder = registry.folder(current)
-    said = read_json(folder / "decision.json").get("subject")
-    treated = said.get("treated") if isinstance(said, dict) else None
+    document = sums.read_json(folder / sums.DECISION)
+    served, subject = document.get("bundle_sha256s"), document.get("subject")
+    if isinstance(served, dict) and contents.sha256s().items() <= served.items():
+        return None
+    treated = str(subject.get("treated")) if isinstance(subject, dict) else "unknown"
     try:
-        return Promoted(current, str(treated), read_cells(folder / "eval" / CELLS))
+        return Promoted(current, treated, read_cells(folder / "eval" / CELLS))
     except DataError:
-        return Promoted(current, str(treated), None)
+        return Promoted(current, treated, None)
 
 
 def document_of(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from gepa_atlas.errors import DataError
-from gepa_atlas.ship import gate
+from gepa_atlas.handoff.workspace import Workspace
+from gepa_atlas.ship import bundle, gate, sums
 from gepa_atlas.ship.cells import Evaluation, Row, evaluation, read_cells
 from gepa_atlas.ship.config import GateConfig
 from gepa_atlas.ship.criteria import Criterion, Promoted, verdict
 from gepa_atlas.ship.gate import ADAPTER, PROMPT, Decided, decide
-from tests.ship.world import EASY, GAIN, easy, effects, rows_of, training_run
+from gepa_atlas.ship.registry import Registry
+from tests.ship.world import EASY, GAIN, easy, effects, packaged, rows_of, training_run
 
 LENIENT = GateConfig(**EASY)
 
@@ -124,7 +126,7 @@ def test_a_promoted_bundle_that_cannot_be_compared_is_inconclusive_and_may_be_le
 
 
 def suite(found: Evaluation, base: float, adapter: float, n: int = 500) -> Evaluation:
-    rows = rows_of("base+none", np.full(n, base), kind="regression") + rows_of("adapter+none", np.full(n, adapter), kind="regression")
+    rows = rows_of("base", np.full(n, base), kind="regression") + rows_of("adapter", np.full(n, adapter), kind="regression")
     return evaluation([*found.rows, *rows])
 
 
@@ -197,6 +199,31 @@ def test_the_stage_writes_a_decision_about_exactly_these_files(tmp_path: Path) -
     assert figures["trained_delta"] - figures["base_delta"] == pytest.approx(figures["gain"], abs=1e-9)
     assert figures["gain_low"] < figures["gain"] < figures["gain_high"] and figures["n_tasks"] == 60
     assert {"adapter/adapter_model.safetensors", "prompt.txt", "eval/cells.jsonl"} <= document["bundle_sha256s"].keys()
+
+
+def test_a_distilled_adapter_is_judged_and_ships_without_the_prompt(tmp_path: Path) -> None:
+    config = easy(registry=tmp_path / "registry")
+    cells = GAIN | {"base+none": 0.3, "adapter+none": 0.6}
+    work = training_run(tmp_path / "run", effects(cells, 60), mode="distil")
+    gate.run(work, config)
+    document = json.loads((work.folder / "decision.json").read_text())
+    names = [c["name"] for c in document["criteria"]]
+    assert document["verdict"] == "pass" and {"gain_over_base+none", "not_worse_than_base+evolved"} <= set(names)
+    package = Workspace(tmp_path / "run", "package", 3, tmp_path)
+    bundle.run(package, config)
+    assert (package.folder / "prompt.txt").read_text() == ""
+
+
+def test_a_run_that_serves_is_not_held_against_itself(tmp_path: Path) -> None:
+    config = easy(registry=tmp_path / "registry")
+    made = packaged(tmp_path / "run", config)
+    work = Workspace(tmp_path / "run", "gate", 3, tmp_path)
+    before = gate.inputs(work, config)
+    Registry(tmp_path / "registry").promote(made)
+    assert gate.inputs(work, config) == before
+    assert gate.run(work, config).figures["verdict"] == "pass"  # decided again, it has no rival but the base
+    other = training_run(tmp_path / "other", effects(GAIN, 60))
+    assert gate.inputs(other, config)["promoted"] == sums.bundle_id(made)
 
 
 def test_a_wrong_base_fails(tmp_path: Path) -> None:

@@ -81,13 +81,15 @@ PROMPT = {
 }  # fmt: skip
 
 
-def training_run(directory: Path, found: Evaluation, *, adapter: bool = True, figures: Mapping[str, Any] | None = None) -> Workspace:
+def training_run(
+    directory: Path, found: Evaluation, *, adapter: bool = True, figures: Mapping[str, Any] | None = None, mode: str = "system"
+) -> Workspace:
     """The folder of a training run whose stages up to eval are done; returns the gate's workspace."""
     work = Workspace(directory, "gate", 3, directory)
     write = directory / "handoff"
     write.mkdir(parents=True)
     write_jsonl(write / "prompts.jsonl", [{**PROMPT, "role": "seed", "system": "seed"}, PROMPT])
-    write_json(write / "manifest.json", {"counts": {"sft": 10, "tasks": 40}})
+    write_json(write / "manifest.json", {"rows": {"sft.jsonl": 10}, "prompt": {"mode": mode, "choice": "best"}})
     inputs = {}
     if adapter:
         for file in make_adapter(directory / "train" / "adapter").iterdir():
