@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,21 @@ def test_why_agrees_with_the_traces(one: Path, capsys: pytest.CaptureFixture[str
         assert "".join(t for op, t in found["diff"]["guidance"] if op != "-") == child["texts"]["guidance"]
     shown = said(capsys, "why", one, made_[0]["id"][:8])
     assert "Decided: " in shown and "search (select) split" in shown
+
+
+def test_the_commands_of_the_page_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "report.md").read_text("utf-8")
+    commands = [line for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    assert len(commands) > 8
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "gepa-atlas":
+            smaller = ["--max-metric-calls", "240", "--quiet"] if arguments[0] == "optimize" else []
+            assert run([*arguments, *smaller]) == 0, command
+        else:
+            assert command == "python -m benchmarks.report --browser"  # measured by hand; its parts are tested beside the page
 
 
 def test_why_wants_one_candidate(one: Path, capsys: pytest.CaptureFixture[str]) -> None:
