@@ -163,6 +163,7 @@ def _cell(value: Any, kind: pa.DataType | None) -> Any:
 
 def _synced(path: Path) -> str:
     with path.open("rb") as file:
+        os.fchmod(file.fileno(), 0o600)  # as private as the run it comes from
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
