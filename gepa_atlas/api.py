@@ -76,7 +76,7 @@ def optimize(
         }
         if seed_prompt:
             tree["seed_prompts"] = {"guidance": seed_prompt} if isinstance(seed_prompt, str) else dict(seed_prompt)
-        return _outside_of_a_loop(lambda: _run(tree, directory, kept=run_dir is not None))
+        return outside_of_a_loop(lambda: _run(tree, directory, kept=run_dir is not None))
 
 
 def lesson(candidate: Candidate, example: Example, output: str, score: float, *, baseline: float = 0.0, sample: int = 0) -> Lesson:
@@ -163,7 +163,7 @@ def _data(examples: Any, directory: Path) -> dict[str, Any]:
     return {"path": str(path.absolute())}
 
 
-def _outside_of_a_loop(work: Callable[[], T]) -> T:
+def outside_of_a_loop(work: Callable[[], T]) -> T:
     """Run `work`, which has an event loop of its own: in another thread where one is running already, as in a notebook."""
     try:
         asyncio.get_running_loop()

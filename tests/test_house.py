@@ -24,9 +24,9 @@ LEVELS = {
     "classroom": 3, "protocols": 3, "loop": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
     "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4,
-    "bridges": 5, "sweep": 5,
+    "bridges": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
-    "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
+    "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "sweep": 6, "testing": 6,
     "api": 6, "compat": 6, "dspy": 6, "start": 6, "": 6,
 }  # fmt: skip
 
@@ -54,13 +54,14 @@ GUESTS = {
     "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
     "vllm": {"train"},
     "transformers": {"train", "llm"}, "pyarrow": {"handoff", "memory"},
-    "sqlalchemy": {"memory"}, "alembic": {"memory"}, "psycopg": {"memory"},
+    "sqlalchemy": {"memory", "sweep"}, "ray": {"sweep"}, "distributed": {"sweep"}, "scipy": {"sweep"},
+    "alembic": {"memory"}, "psycopg": {"memory"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
     "langchain_core": {"connectors"}, "mcp": {"connectors"}, "mcp_types": {"connectors"}, "datasets": {"datasource"},
     "gepa": {"bridges"}, "regex": {"rim"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"},
-    "yaml": {"configfile", "rim", "datasource", "report"}, "jinja2": {"report"}, "markupsafe": {"report"},
+    "yaml": {"configfile", "rim", "datasource", "report"}, "jinja2": {"report", "sweep"}, "markupsafe": {"report"},
     "plotly": set(),  # read as a file, never imported
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs, skills, traces
+from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs, skills, sweep, traces
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -71,6 +71,7 @@ app.add_typer(traces.app, name="traces")
 app.add_typer(skills.app, name="skills")
 app.add_typer(grpo.app, name="grpo")
 app.add_typer(registry.app, name="registry")
+app.add_typer(sweep.app, name="sweep")
 
 
 @app.command("version")

@@ -62,7 +62,7 @@ class Workers:
         return result
 
     async def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        from joblib.externals.loky import BrokenProcessPool  # type: ignore[import-untyped]
+        from joblib.externals.loky import BrokenProcessPool
 
         places = self._places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._size))
         async with places:

@@ -1,0 +1,204 @@
+"""One cell, wherever it runs: a parcel goes to a worker, a row of figures comes back.
+
+A worker on the sweep's own disk works in the sweep's folder, so that a lost cell goes on from its ledger. Elsewhere it unpacks the files
+of the parcel into a temporary directory. Secrets never travel: a configuration names environment variables, and the worker has its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gepa_atlas.configfile import Tree
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.sweep.config import Cell, Sweep
+from gepa_atlas.types import Lesson
+
+Row = dict[str, Any]
+
+_MARK = "sweep.mark"  # a file with a random text in the sweep's folder: who reads it there has the same disk
+_MAX_FILE = 50_000_000  # bytes; larger files do not travel
+_FIGURES = ("gain", "low", "high", "score", "harm", "cost", "time", "tokens", "rollouts")
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What a worker needs. `files` (path relative to `base`, bytes) are empty where every worker has this disk."""
+
+    cell: Cell
+    base: str  # directory that relative paths start at
+    folder: str  # of the sweep
+    mark: str
+    tree: Tree | None = None  # of a configuration
+    source: str = ""  # its file
+    function: str | None = None
+    arguments: Tree = field(default_factory=dict)
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+def parcel(sweep: Sweep, cell: Cell, folder: Path, mark: str, *, travels: bool) -> Parcel:
+    """Pack a cell. `travels`: for a worker that may have another disk. Raises ConfigError for a file that cannot travel."""
+    suite = sweep.config.suites[cell.suite]
+    base = sweep.suite_path(cell.suite).parent if suite.config else sweep.base_dir
+    packed = Parcel(cell, str(base), str(folder.absolute()), mark)
+    if suite.function is not None:
+        packed = replace(packed, function=suite.function, arguments={"settings": sweep.assigned(cell), **suite.params})
+        return replace(packed, files=_files([suite.function], base)) if travels else packed
+    loaded = sweep.loaded(cell)
+    tree = {k: v for k, v in loaded.resolved.items() if k not in ("source", "run_dir", "output", "trace_storage")}
+    packed = replace(packed, tree=tree, source=str(loaded.path))
+    return replace(packed, files=_files(_strings(tree), base)) if travels else packed
+
+
+def run_cell(packed: Parcel) -> Row:
+    """Run one cell and return its row. A cell that fails says why in its row: it never takes others along."""
+    started = time.perf_counter()
+    row: Row = {"suite": packed.cell.suite, "settings": dict(packed.cell.settings), "seed": packed.cell.seed, "error": None}
+    try:
+        with tempfile.TemporaryDirectory(prefix="gepa_atlas_cell_") as place:
+            row |= _function(packed, Path(place)) if packed.function else _experiment(packed, Path(place))
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # the border of a worker: whatever it was, the sweep goes on and the report names it
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return row | {"time": time.perf_counter() - started, "host": socket.gethostname(), "pid": os.getpid()}
+
+
+def here(folder: Path, mark: str) -> bool:
+    """Whether this process sees the sweep's folder."""
+    try:
+        return (folder / _MARK).read_text("utf-8") == mark
+    except OSError:
+        return False
+
+
+def marked(folder: Path) -> str:
+    """The mark of a sweep's folder, made if there is none."""
+    path = folder / _MARK
+    if not path.exists():
+        handle, name = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "w") as file:
+            file.write(os.urandom(16).hex())
+        try:
+            os.link(name, path)  # two processes that begin at once agree on one
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(name)
+    return path.read_text("utf-8")
+
+
+# -- the two kinds of a suite -----------------------------------------------------------------------------------------
+
+
+def _experiment(packed: Parcel, place: Path) -> Row:
+    from gepa_atlas import loop
+    from gepa_atlas.api import outside_of_a_loop
+    from gepa_atlas.build import build_experiment
+    from gepa_atlas.cli.session import to_record
+    from gepa_atlas.config import from_tree
+    from gepa_atlas.secrets import watch_environment
+
+    watch_environment()
+    base, shared = _base(packed, place), here(Path(packed.folder), packed.mark)
+    loaded = from_tree(packed.tree or {}, base / Path(packed.source).name)
+    experiment = replace(build_experiment(loaded), name=packed.cell.suite)
+    directory = Path(packed.folder) / "runs" / packed.cell.id if shared else place / "run"
+    result = outside_of_a_loop(lambda: loop.run(experiment, directory))
+    record, verdict = to_record(result, ()), result.verdict
+    tokens = [usage.tokens for usage in record.spend.values()]
+    dollars = [usage.dollars for usage in record.spend.values()]
+    return {
+        "gain": verdict.gain,
+        "low": verdict.gain_low,
+        "high": verdict.gain_high,
+        "score": verdict.winner.after if verdict.winner else None,
+        "harm": verdict.winner.harm_rate if verdict.winner else None,
+        "cost": None if any(d is None for d in dollars) else math.fsum(d for d in dollars if d is not None),
+        "tokens": None if any(t is None for t in tokens) else sum(t for t in tokens if t is not None),
+        "rollouts": result.rollouts,
+        "shipped": record.shipped,
+        "digest": result.digest,
+        "examples": paired_gains(result.lessons, record.seed.id, record.challenger.id, set(result.evolution.test)),
+    }
+
+
+def paired_gains(lessons: Iterable[Lesson], seed: str, challenger: str, test: set[str]) -> dict[str, float]:
+    """Challenger minus seed on each held-out example that was scored for both."""
+    after: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for lesson in lessons:
+        if lesson.example.id in test and lesson.after.value is not None:
+            after[lesson.candidate_id, lesson.example.id].append(lesson.after.value)
+    mean = {key: math.fsum(values) / len(values) for key, values in after.items()}
+    return {e: round(mean[challenger, e] - mean[seed, e], 9) for e in sorted(test) if (seed, e) in mean and (challenger, e) in mean}
+
+
+def _function(packed: Parcel, place: Path) -> Row:
+    """A function's figures, checked: a misspelt one is an error, a missing one is unknown."""
+    from gepa_atlas.connectors.loading import load_callable
+
+    call = load_callable(packed.function or "", _base(packed, place), f"suites.{packed.cell.suite}.function").call
+    found = call(seed=packed.cell.seed, **packed.arguments)
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{packed.function} returned a {type(found).__name__}; it returns a mapping of figures, such as {{'gain': 0.1}}")
+    row: Row = {name: found.get(name) for name in _FIGURES if name != "time"} | {"examples": dict(found.get("examples", {}))}
+    for name in found:
+        if name not in _FIGURES and name != "examples":
+            raise ConfigError(f"{packed.function} returned {name!r}, which is no figure; there are {', '.join(_FIGURES)} and examples")
+    for name, value in row.items():
+        if name != "examples" and value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ConfigError(f"{packed.function} returned {name}={value!r}; a figure is a finite number, or None where it is unknown")
+    return row
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _strings(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _strings(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def _files(texts: Iterable[str], base: Path) -> tuple[tuple[str, bytes], ...]:
+    """Every file that a configuration names, and the Python files beside one that is code: it may import them."""
+    found: dict[str, bytes] = {}
+    for text in texts:
+        name = text.split(":")[0] if ".py:" in text else text
+        if not name or len(name) > 400 or "\n" in name:
+            continue
+        path = base / name
+        if not path.is_file():
+            continue
+        for file in sorted(path.parent.glob("*.py")) if path.suffix == ".py" else [path]:
+            relative = os.path.relpath(file, base)
+            if Path(name).is_absolute():
+                raise ConfigError(f"{name}: an absolute path does not exist on other machines; write it relative to the configuration")
+            if file.stat().st_size > _MAX_FILE:
+                raise ConfigError(f"{file}: larger than {_MAX_FILE} bytes, too large to send to workers; share the disk instead")
+            found[relative] = file.read_bytes()
+    return tuple(sorted(found.items()))
+
+
+def _base(packed: Parcel, place: Path) -> Path:
+    """Where relative paths of the cell start on this machine."""
+    if not packed.files or here(Path(packed.folder), packed.mark):
+        return Path(packed.base)
+    depth = max(name.split(os.sep).count("..") for name, _ in packed.files)
+    base = place.joinpath("files", *(["d"] * depth))
+    base.mkdir(parents=True)
+    for name, content in packed.files:
+        path = Path(os.path.normpath(base / name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return base

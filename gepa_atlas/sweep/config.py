@@ -1,0 +1,350 @@
+"""A sweep's file: what is tried (suites x settings x seeds), how it is searched, what counts, and where it runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gepa_atlas.config import Loaded, load_config
+from gepa_atlas.configfile import Tree, assign, read_yaml
+from gepa_atlas.data import load_examples
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.settings import Settings, load
+from gepa_atlas.types import digest
+
+# Objective -> whether more of it is better. `cost` is in dollars, `time` in seconds of wall clock.
+OBJECTIVES = {"gain": True, "score": True, "harm": False, "cost": False, "time": False, "tokens": False, "rollouts": False}
+
+
+class SuiteConfig(Settings):
+    """One task: an experiment's configuration with overrides, or a Python function (settings, seed, **params) -> figures."""
+
+    config: str | None = None  # relative to the sweep's file
+    set: dict[str, Any] = Field(default_factory=dict)  # dotted keys of the configuration
+    function: str | None = None  # "file.py:name" (relative to the sweep's file) or "package.module:name"
+    params: dict[str, Any] = Field(default_factory=dict)  # more arguments of the function
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"config": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.config is None) == (self.function is None):
+            raise ValueError("a suite is either `config: FILE.yaml` or `function: FILE.py:NAME`; give one of the two")
+        if self.set and self.config is None:
+            raise ValueError("`set` overrides keys of a configuration, and this suite is a function; use `params`")
+        if self.params and self.function is None:
+            raise ValueError("`params` are arguments of a function, and this suite is a configuration; use `set`")
+        return self
+
+
+class RangeConfig(Settings):
+    """Numbers from low to high, both included. Whole numbers where low, high and step are; `log` searches the exponent."""
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high ({self.low:g} and {self.high:g} are given)")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log range starts above 0 and has no step")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        return all(float(x).is_integer() for x in (self.low, self.high, 1.0 if self.step is None else self.step))
+
+    def values(self) -> list[int | float]:
+        """Every value of a stepped range."""
+        step = self.step or 0.0
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        found = [self.low + i * step for i in range(count)]
+        return [int(v) for v in found] if self.whole else [round(v, 12) for v in found]
+
+
+class SearchConfig(Settings):
+    """How the space is walked. `matrix`: every combination, once. `tpe` and `random` (optuna): `trials` combinations.
+
+    wilcoxon stops a trial that is worse than the best one, paired by example; hyperband stops the worse ones after few instances.
+    """
+
+    method: Literal["matrix", "tpe", "random"] = "matrix"
+    trials: int | None = Field(default=None, ge=1)
+    pruner: Literal["none", "wilcoxon", "hyperband"] = "none"
+    startup: int = Field(default=10, ge=1)  # random trials before TPE learns
+    batch: int | None = Field(default=None, ge=1)  # trials that are asked for together; None: jobs, in a matrix four times that
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.method == "matrix" and (self.trials is not None or self.pruner != "none"):
+            raise ValueError("a matrix runs every combination: remove trials and pruner, or choose method tpe or random")
+        if self.method != "matrix" and self.trials is None:
+            raise ValueError(f"method {self.method} needs `trials`, the number of combinations to try")
+        return self
+
+
+class BackendConfig(Settings):
+    """Where cells run: joblib's loky (processes of this machine), or a Ray or Dask cluster by address (none: a local one is started)."""
+
+    name: Literal["loky", "ray", "dask"] = "loky"
+    address: str | None = None
+    jobs: int | None = Field(default=None, ge=1)  # cells at once; None: the cores of this machine, or of the cluster
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if self.name == "loky" and self.address is not None:
+            raise ValueError("loky runs on this machine and has no address; remove it, or choose ray or dask")
+        return self
+
+
+class SweepConfig(Settings):
+    """One file, one sweep."""
+
+    name: str | None = None
+    suites: dict[str, SuiteConfig] = Field(min_length=1)
+    space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    search: SearchConfig = SearchConfig()
+    objectives: list[str] = Field(default_factory=lambda: ["gain"], min_length=1)
+    backend: BackendConfig = BackendConfig()
+    storage: str | None = None  # an SQLAlchemy URL for several machines; None: a journal in the sweep's folder
+    attempts: int = Field(default=3, ge=1)  # of a cell whose worker is lost
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 10_000 else value
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        for name in self.objectives:
+            if name not in OBJECTIVES:
+                raise ValueError(f"objectives: {name!r} is none; there are {', '.join(OBJECTIVES)}")
+        for what, given in (("objectives", self.objectives), ("seeds", self.seeds)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{what}: one of them is named twice; keep it once")
+        if self.search.pruner != "none" and len(self.objectives) > 1:
+            raise ValueError("search.pruner: pruning needs a single objective; remove the pruner or keep one objective")
+        if not self.space and self.search.method != "matrix":
+            raise ValueError("space: is empty, and there is nothing to search; name settings and their values")
+        return self
+
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A dimension of the space. `choices` maps a label, what optuna and the table see, to what is assigned to dotted keys."""
+
+    name: str
+    choices: dict[str, tuple[Value, Tree]] | None = None
+    range: RangeConfig | None = None
+
+    def labels(self) -> list[Value]:
+        if self.choices is not None:
+            return [label for label, _ in self.choices.values()]
+        assert self.range is not None
+        if self.range.step is None:
+            if not self.range.whole or self.range.log:
+                raise ConfigError(f"space.{self.name}: a matrix needs a list, or a range with a step; or search with tpe")
+            return list(range(int(self.range.low), int(self.range.high) + 1))
+        return list(self.range.values())
+
+    def assigned(self, label: Value) -> Tree:
+        """The dotted keys and values that this label stands for."""
+        return {self.name: label} if self.choices is None else self.choices[_key(label)][1]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work: one suite under one combination of settings with one seed."""
+
+    suite: str
+    settings: tuple[tuple[str, Value], ...]  # labels, in the order of the space
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return digest([self.suite, self.settings, self.seed], 16)
+
+    @property
+    def key(self) -> str:
+        return f"{self.suite}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's file, read and checked."""
+
+    config: SweepConfig
+    path: Path
+    space: tuple[Setting, ...]
+
+    @property
+    def name(self) -> str:
+        return self.config.name or self.path.stem
+
+    @property
+    def base_dir(self) -> Path:
+        return self.path.parent
+
+    @property
+    def instances(self) -> list[tuple[str, int]]:
+        """What every trial is run on, in order: (suite, seed)."""
+        return [(suite, seed) for seed in self.config.seeds for suite in self.config.suites]
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """The matrix."""
+        names = [setting.name for setting in self.space]
+        for labels in itertools.product(*(setting.labels() for setting in self.space)):
+            yield dict(zip(names, labels, strict=True))
+
+    def planned(self) -> int:
+        """How many trials there will be."""
+        if self.config.search.trials is not None:
+            return self.config.search.trials
+        count = 1
+        for setting in self.space:
+            count *= len(setting.labels())
+        return count
+
+    def cell(self, params: Mapping[str, Value], suite: str, seed: int) -> Cell:
+        return Cell(suite, tuple((s.name, params[s.name]) for s in self.space), seed)
+
+    def assigned(self, cell: Cell) -> Tree:
+        """Dotted keys and values of a cell's settings."""
+        labels = dict(cell.settings)
+        found: Tree = {}
+        for setting in self.space:
+            for key, value in setting.assigned(labels[setting.name]).items():
+                if key in found:
+                    raise ConfigError(f"space: {setting.name} and another setting both assign {key}; leave it to one of them")
+                found[key] = value
+        return found
+
+    def loaded(self, cell: Cell) -> Loaded:
+        """The configuration of a cell's run. Raises ConfigError, one line."""
+        given = {**self.config.suites[cell.suite].set, **self.assigned(cell), "seed": cell.seed}
+        return load_config(self.suite_path(cell.suite), [f"{key}={json.dumps(value)}" for key, value in given.items()])
+
+    def suite_path(self, name: str) -> Path:
+        """The file of a suite that is a configuration."""
+        return (self.base_dir / (self.config.suites[name].config or "")).resolve()
+
+    def manifest(self) -> dict[str, str]:
+        """One digest for each part that decides what a cell finds, so that a changed sweep is refused by the part's name.
+
+        Left out: `backend`, `attempts`, `storage` and how many trials there are, which may change on the way.
+        """
+        config = self.config
+        parts = {
+            "space": [[s.name, s.choices, s.range.model_dump() if s.range else None] for s in self.space],
+            "seeds": config.seeds,
+            "objectives": config.objectives,
+            "search": config.search.model_dump(exclude={"trials", "batch"}),
+            **{f"suites.{name}": self._content(name) for name in config.suites},
+        }
+        return {name: digest(part, 16) for name, part in parts.items()}
+
+    def _content(self, name: str) -> Any:
+        suite = self.config.suites[name]
+        if suite.config is None:
+            return suite.model_dump()
+        loaded = load_config(self.suite_path(name), [f"{key}={json.dumps(value)}" for key, value in suite.set.items()])
+        data = load_examples(loaded.config.data, loaded.base_dir).fingerprint
+        return [{key: value for key, value in loaded.resolved.items() if key not in ("source", "run_dir", "concurrency")}, data]
+
+
+def load_sweep(path: Path | str, overrides: list[str] | None = None) -> Sweep:
+    """Read and check a sweep's file. Raises ConfigError, one line."""
+    path = Path(path).resolve()
+    tree = read_yaml(path)
+    for assignment in overrides or ():
+        tree = assign(tree, assignment, lambda at: at)
+    try:
+        config = load(SweepConfig, tree, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {str(error).removeprefix(': ')}") from None
+    sweep = Sweep(config, path, tuple(_setting(name, given) for name, given in config.space.items()))
+    _check_cells(sweep)
+    return sweep
+
+
+def _setting(name: str, given: list[Any] | dict[str, Any]) -> Setting:
+    where = f"space.{name}"
+    if name == "seed":
+        raise ConfigError("space.seed: the seeds of a sweep repeat every combination; list them under `seeds`")
+    if isinstance(given, list):
+        if not given:
+            raise ConfigError(f"{where}: has no values; list some, or remove the setting")
+        return Setting(name, _distinct(where, [(_label(value), {name: value}) for value in given]))
+    if "choices" in given:
+        named = given["choices"]
+        if len(given) > 1 or not isinstance(named, dict) or not named or not all(isinstance(v, dict) for v in named.values()):
+            raise ConfigError(f"{where}: choices is a mapping of a name to the keys that it sets, and nothing stands beside it")
+        return Setting(name, _distinct(where, [(label, dict(keys)) for label, keys in named.items()]))
+    return Setting(name, range=load(RangeConfig, given, where))
+
+
+def _distinct(where: str, given: list[tuple[Value, Tree]]) -> dict[str, tuple[Value, Tree]]:
+    found = {_key(label): (label, keys) for label, keys in given}
+    if len(found) < len(given):
+        raise ConfigError(f"{where}: a value is listed twice; keep it once")
+    return found
+
+
+def _label(value: Any) -> Value:
+    """Lists and mappings are shown, and stored, as their JSON."""
+    return value if isinstance(value, Value) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _key(label: Value) -> str:
+    """1, 1.0, true and "1" are four labels."""
+    return json.dumps(label)
+
+
+def _check_cells(sweep: Sweep) -> None:
+    """Every value of every setting is put into every configuration once, so that a misspelt key costs nothing."""
+    first = {setting.name: _some_label(setting) for setting in sweep.space}
+    wanted = [first] + [{**first, s.name: label} for s in sweep.space if s.choices for label, _ in s.choices.values()]
+    for name, suite in sweep.config.suites.items():
+        for params in wanted:
+            cell = sweep.cell(params, name, sweep.config.seeds[0])
+            sweep.assigned(cell)
+            if suite.config is None:
+                continue
+            try:
+                sweep.loaded(cell)
+            except ConfigError as error:
+                shown = ", ".join(f"{k}={v}" for k, v in cell.settings)
+                raise ConfigError(f"suites.{name}{f' with {shown}' if shown else ''}: {error}") from None
+
+
+def _some_label(setting: Setting) -> Value:
+    if setting.range is None:
+        return setting.labels()[0]
+    return int(setting.range.low) if setting.range.whole else setting.range.low

@@ -1,0 +1,350 @@
+"""The record of a sweep is an optuna study: a journal in the sweep's folder, or a database by URL. A trial is one combination of settings.
+
+Nothing else is kept: the rows of its cells are attributes of a trial, so whoever opens the storage, from another process or another
+machine, sees what is done and what is not. A trial belongs to the process that asked for it, which holds a lock for life; when that
+process is dead, another one of the same machine takes the trial over, with the cells it has. The trials of a machine that is gone are
+taken over when the user says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gepa_atlas.errors import ConfigError, MissingExtra
+from gepa_atlas.sweep.cell import Row
+from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep
+from gepa_atlas.types import digest
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.trial import FrozenTrial
+
+JOURNAL = "study.journal"
+_CELL, _OWNER, _MANIFEST, _PLANNED = "cell:", "owner", "manifest:", "planned"
+_SIGNING_SECONDS = 60.0
+
+
+@contextmanager
+def opened(sweep: Sweep, folder: Path) -> Iterator[Study]:
+    """The study of this sweep, made if there is none. Raises ConfigError where the storage cannot be used or holds another sweep."""
+    with _storage(sweep.config.storage, folder) as storage:
+        yield _study(sweep, storage)
+
+
+def _study(sweep: Sweep, storage: BaseStorage) -> Study:
+    import optuna
+    from optuna.exceptions import DuplicatedStudyError
+    from optuna.study import StudyDirection
+
+    better = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+    directions = [better[OBJECTIVES[name]] for name in sweep.config.objectives]
+    try:
+        study = optuna.create_study(storage=storage, study_name=sweep.name, directions=directions, sampler=optuna.samplers.RandomSampler(0))
+        for part, value in sweep.manifest().items():
+            study.set_user_attr(_MANIFEST + part, value)
+        study.set_user_attr("objectives", sweep.config.objectives)
+    except DuplicatedStudyError:
+        study = optuna.load_study(storage=storage, study_name=sweep.name, sampler=optuna.samplers.RandomSampler(0))
+        _same_sweep(sweep, study)
+    _plan_matrix(sweep, study)
+    return study
+
+
+def _same_sweep(sweep: Sweep, study: Study) -> None:
+    before = {k.removeprefix(_MANIFEST): v for k, v in study.user_attrs.items() if k.startswith(_MANIFEST)}
+    now = sweep.manifest()
+    changed = [part for part in sorted(before.keys() | now.keys()) if part in before and before[part] != now.get(part)]
+    changed += [part for part in now if part not in before and before]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} is not what this sweep was begun with; put it back, or start another with --out DIR"
+            + (f" and another name ({sweep.name!r} is taken in {sweep.config.storage})" if sweep.config.storage else "")
+        )
+
+
+def _plan_matrix(sweep: Sweep, study: Study) -> None:
+    """Every combination waits in the storage, once: two processes that begin together may both put one there, and the later is dropped."""
+    if sweep.config.search.method == "matrix" and not study.user_attrs.get(_PLANNED):
+        for params in sweep.combinations():
+            study.enqueue_trial(params, skip_if_exists=True)
+        study.set_user_attr(_PLANNED, True)
+
+
+class Ledger:
+    """What this process does with a study: asks for trials, notes cells, tells. Use as a context manager."""
+
+    def __init__(self, sweep: Sweep, study: Study, folder: Path, *, take_over: bool = False) -> None:
+        self._sweep, self._study, self._folder, self._take_over = sweep, study, folder, take_over
+        self._distributions = {s.name: _distribution(sweep, s) for s in sweep.space}
+        self._mine: set[int] = set()
+
+    def __enter__(self) -> Ledger:
+        name = f"owner-{uuid.uuid4().hex}.lock"
+        self._file = (self._folder / name).open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        os.register_at_fork(after_in_child=self._file.close)  # a worker must not keep the lock when its parent is killed
+        self._me = json.dumps([socket.gethostname(), str(self._folder.absolute()), name])
+        return self
+
+    def __exit__(self, *about: Any) -> None:
+        (self._folder / json.loads(self._me)[2]).unlink(missing_ok=True)
+        self._file.close()
+
+    def batch(self, size: int) -> list[Trial]:
+        """Up to `size` trials to work on: those of the dead first, then new ones. Empty when the sweep needs no more."""
+        found: list[Trial] = []
+        with _claiming(self._folder):
+            for frozen in self._orphans()[:size]:
+                found.append(self._own(_live(self._study, frozen)))
+            while len(found) < size and (trial := self._ask()) is not None:
+                found.append(trial)
+        for trial in found:
+            self._mine.add(trial.number)
+            for setting in self._sweep.space:  # of a trial whose process died while it was asking
+                _suggest(trial, setting.name, self._distributions[setting.name])
+        return found
+
+    def _own(self, trial: Trial) -> Trial:
+        trial.set_user_attr(_OWNER, self._me)
+        return trial
+
+    def _ask(self) -> Trial | None:
+        from optuna.trial import TrialState
+
+        matrix = self._sweep.config.search.method == "matrix"
+        while True:
+            trials = self._study.get_trials(deepcopy=False)
+            begun = sum(t.state != TrialState.WAITING for t in trials)
+            if (begun == len(trials)) if matrix else (begun >= self._sweep.planned()):
+                return None
+            self._study.sampler = _sampler(self._sweep, begun)
+            trial = self._own(self._study.ask(self._distributions))
+            if not (matrix and self._twin(trial)):
+                return trial
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _twin(self, trial: Trial) -> bool:
+        """Whether an earlier trial of a matrix has these settings already."""
+        return any(t.number < trial.number and t.params == trial.params for t in self._study.get_trials(deepcopy=False))
+
+    def _orphans(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [t for t in running if t.number not in self._mine and self._dead(t)]
+
+    def _dead(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's owner is gone."""
+        if _OWNER not in trial.user_attrs:  # asked for, and not yet signed
+            begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+            return self._sweep.config.storage is None or time.time() - begun > _SIGNING_SECONDS
+        host, folder, name = json.loads(trial.user_attrs[_OWNER])
+        if host != socket.gethostname():
+            return self._take_over
+        try:
+            with Path(folder, name).open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        return True
+
+    def cells(self, trial: Trial) -> dict[str, Row]:
+        """The rows that a trial has, by the key of the cell: its own, and those of an earlier trial with the same settings."""
+        earlier = [t for t in self._study.get_trials(deepcopy=False) if t.number != trial.number and t.params == trial.params]
+        found = {key: row for t in earlier for key, row in cells_of(t.user_attrs).items() if not row["error"]}
+        own = cells_of(trial.user_attrs)
+        for key in found.keys() - own.keys():
+            self.note(trial, key, found[key])
+        return found | own
+
+    def steps(self, trial: Trial) -> set[int]:
+        """What the trial has reported to the pruner."""
+        return set(self._study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def note(self, trial: Trial, key: str, row: Row) -> None:
+        trial.set_user_attr(_CELL + key, row)
+
+    def tell(self, trial: Trial, values: list[float] | None, *, pruned: bool = False) -> None:
+        """Values: finished. None: failed, or stopped early."""
+        from optuna.trial import TrialState
+
+        state = TrialState.PRUNED if pruned else TrialState.COMPLETE if values is not None else TrialState.FAIL
+        self._study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        self._mine.discard(trial.number)
+
+
+def cells_of(attributes: Mapping[str, Any]) -> dict[str, Row]:
+    return {key.removeprefix(_CELL): row for key, row in attributes.items() if key.startswith(_CELL)}
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Study]:
+    """The study of a folder, for looking only. Raises ConfigError where there is none."""
+    import optuna
+
+    try:
+        about = json.loads((folder / "sweep.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{folder}: holds no sweep (there is no sweep.json); give the folder that `gepa-atlas sweep` wrote") from None
+    with _storage(about["storage"], folder) as storage:
+        yield optuna.load_study(storage=storage, study_name=about["name"])
+
+
+# -- optuna's parts ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url is None:
+        path = folder / JOURNAL
+        yield JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
+        return
+    database = _database(url)
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
+def _database(url: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    try:
+        import sqlalchemy
+    except ImportError:
+        raise MissingExtra("storage: a database", "sweep") from None
+    shown = f"{url.partition('://')[0]}://..."  # an address may hold a password
+    try:
+        return RDBStorage(url)
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+        raise ConfigError(f"storage: {shown} is no address of a database ({_line(error)}); write postgresql+psycopg://...") from None
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise ConfigError(f"storage: {shown} cannot be reached ({_line(error)}); start the server, or correct the address") from None
+    except RuntimeError as error:
+        raise ConfigError(f"storage: {shown} was written by another version of optuna ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    from gepa_atlas.secrets import scrub
+
+    return scrub(" ".join(str(error).split()))[:160]
+
+
+def _journal_lock(path: Path) -> Any:
+    """Optuna's own locks outlive a killed process, and its journal does not survive a torn last line. This lock is the kernel's, and
+    cuts a torn line off before anything is added."""
+    from optuna.storages.journal._file import BaseJournalFileLock
+
+    class Lock(BaseJournalFileLock):
+        _handle = -1
+
+        def acquire(self) -> bool:
+            handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            _cut_torn_line(path)
+            self._handle = handle
+            return True
+
+        def release(self) -> None:
+            os.close(self._handle)
+
+    return Lock()
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+def _distribution(sweep: Sweep, setting: Setting) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if setting.range is None or sweep.config.search.method == "matrix":
+        return CategoricalDistribution(setting.labels())
+    given = setting.range
+    if given.whole:
+        return IntDistribution(int(given.low), int(given.high), log=given.log, step=int(given.step or 1))
+    return FloatDistribution(given.low, given.high, log=given.log, step=given.step)
+
+
+def _suggest(trial: Trial, name: str, distribution: Any) -> None:
+    """Give the trial its value of this setting, where it has none yet."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    else:
+        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+
+
+def _sampler(sweep: Sweep, asked: int) -> Any:
+    """A sampler whose randomness is of this sweep and this trial, so that nothing has to be kept to go on."""
+    from optuna.samplers import RandomSampler, TPESampler
+
+    search = sweep.config.search
+    seed = int(digest([search.seed, asked], 8), 16) % 2**31
+    if search.method != "tpe":
+        return RandomSampler(seed)
+    return TPESampler(seed=seed, n_startup_trials=search.startup, multivariate=True, constant_liar=True)
+
+
+def pruner(sweep: Sweep) -> Any:
+    from optuna.pruners import HyperbandPruner, NopPruner, WilcoxonPruner
+
+    kind = sweep.config.search.pruner
+    if kind == "hyperband":
+        return HyperbandPruner(min_resource=1, max_resource=len(sweep.instances), reduction_factor=3)
+    if kind == "wilcoxon":
+        try:
+            import scipy  # noqa: F401
+        except ImportError:
+            raise MissingExtra("search.pruner: wilcoxon", "sweep") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna calls it experimental; what is used of it is held by tests
+            return WilcoxonPruner(p_threshold=0.1)
+    return NopPruner()
+
+
+def _live(study: Study, frozen: FrozenTrial) -> Trial:
+    """A running trial of a dead process, as one of ours."""
+    from optuna import Trial
+
+    return Trial(study, frozen._trial_id)
+
+
+@contextmanager
+def _claiming(folder: Path) -> Iterator[None]:
+    """One process of this folder at a time chooses trials."""
+    with (folder / "claim.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,126 @@
+"""The table of one machine comes from a Ray cluster of two nodes and a Dask cluster too, though a worker is killed half-way."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_atlas.sweep.cell import parcel, run_cell
+from gepa_atlas.sweep.config import Sweep, load_sweep
+from gepa_atlas.sweep.report import read_findings, table
+from gepa_atlas.sweep.runner import run_sweep
+
+ROOT = Path(__file__).parents[2]
+TOY = ROOT / "configs" / "sweeps" / "toyworld.yaml"
+SMALL = ["space.minibatch=[3]", "suites.toyworld.set.max_metric_calls=120", "seeds=3"]  # 12 cells
+
+
+def small(backend: str = "loky") -> Sweep:
+    return load_sweep(TOY, [*SMALL, f"backend={backend}"])
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("loky") / "out"
+    run_sweep(small("{name: loky, jobs: 2}"), folder)
+    return table(read_findings(folder))
+
+
+@pytest.fixture(scope="module")
+def dask_address() -> Iterator[str]:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.mark.chaos
+@pytest.mark.filterwarnings("ignore")  # of ray and distributed
+@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
+def test_a_worker_killed_half_way_changes_nothing(name: str, expected: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    where = "" if name == "loky" else f', address: "{request.getfixturevalue(f"{name}_address")}"'
+    killed: list[int] = []
+
+    def kill(row: dict[str, Any]) -> None:
+        if not killed and row["pid"] != os.getpid():
+            killed.append(row["pid"])
+            os.kill(row["pid"], signal.SIGKILL)
+
+    run_sweep(small(f"{{name: {name}, jobs: 2{where}}}"), tmp_path / "out", progress=kill)
+    assert killed and table(read_findings(tmp_path / "out")) == expected
+
+
+def test_a_cell_runs_on_another_disk_from_what_it_carries(expected: str, tmp_path: Path) -> None:
+    """The configuration and its data are taken away; a fresh process has the parcel alone."""
+    home = tmp_path / "home"
+    shutil.copytree(ROOT / "configs", home / "configs")
+    (home / "configs/examples/orders.yaml").write_text(
+        "agents: {student: {provider: python.callable, params: {callable: 'code/agent.py:answer'}}}\n"
+        "data: {path: data/mine.jsonl}\noperators: [edit]\nmax_metric_calls: 40\n"
+    )
+    code = home / "configs/examples/code"
+    code.mkdir()
+    (code / "agent.py").write_text("import words\ndef answer(question: str, guidance: str) -> str:\n    return words.last(question)\n")
+    (code / "words.py").write_text("def last(text: str) -> str:\n    return text.split()[-1]\n")
+    rows = "".join(f'{{"id": "q{i}", "question": "say w{i}", "answer": "w{i}"}}\n' for i in range(40))
+    (home / "configs/examples/data/mine.jsonl").write_text(rows)
+    (home / "sweep.yaml").write_text("suites: {mine: configs/examples/orders.yaml}\n")
+    sweep = load_sweep(home / "sweep.yaml")
+    cell = sweep.cell({}, "mine", 0)
+    packed = parcel(sweep, cell, tmp_path / "out", "no such mark", travels=True)
+    assert {name for name, _ in packed.files} == {"code/agent.py", "code/words.py", "data/mine.jsonl"}
+    shutil.rmtree(home)
+    (tmp_path / "parcel").write_bytes(pickle.dumps(packed))
+    program = (
+        "import json, pickle, sys; from gepa_atlas.sweep.cell import run_cell\n"
+        "print(json.dumps(run_cell(pickle.loads(open(sys.argv[1], 'rb').read()))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "parcel")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and '"error": null' in done.stdout and '"score": 1.0' in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_secret_stays_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "canary-4f7a9c1d")
+    (tmp_path / "run.yaml").write_text(
+        "agents: {student: {provider: http.api, params: {endpoint: 'http://127.0.0.1:9/${MY_API_KEY}', headers: {A: '${MY_API_KEY}'}}}}\n"
+        "data: {toyworld: {seed: 1}}\n"
+    )
+    (tmp_path / "sweep.yaml").write_text("suites: {mine: run.yaml}\n")
+    sweep = load_sweep(tmp_path / "sweep.yaml")
+    packed = parcel(sweep, sweep.cell({}, "mine", 0), tmp_path / "out", "", travels=True)
+    assert b"canary" not in pickle.dumps(packed) and "${MY_API_KEY}" in str(packed.tree)
+    monkeypatch.delenv("MY_API_KEY")
+    assert "MY_API_KEY, which is not set" in run_cell(replace(packed, folder=str(tmp_path / "none")))["error"]
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_an_address_where_nobody_is(name: str, tmp_path: Path) -> None:
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[name])
+    address = {"dask": "tcp://127.0.0.1:9", "ray": "127.0.0.1:9"}[name]
+    words = ["sweep", str(TOY), "--out", str(tmp_path / "out"), "--set", f'backend={{name: {name}, address: "{address}"}}']
+    program = "from gepa_atlas.start import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 2 and f"no {name} cluster answers at" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,146 @@
+"""A sweep ends with the same table, whatever happens to its workers, and to itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.sweep import study
+from gepa_atlas.sweep.config import Sweep
+from gepa_atlas.sweep.report import read_findings, table
+from gepa_atlas.sweep.runner import run_sweep
+
+from .conftest import Made
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(sweep: Sweep, folder: Path, **keys: Any) -> str:
+    run_sweep(sweep, folder, **keys)
+    return table(read_findings(folder))
+
+
+def command(path: Path, folder: Path, *more: str) -> list[str]:
+    return [sys.executable, "-c", "from gepa_atlas.start import main; main()", "sweep", str(path), "--out", str(folder), "--quiet", *more]
+
+
+def test_a_matrix_runs_every_cell_once(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    sweep = sweep_of("counted", {"log": str(log)}, seeds=[0, 1], space={"x": [0, 3, 5], "kind": ["a", "b"]})
+    run_sweep(sweep, tmp_path / "out")
+    assert Counter(log.read_text().splitlines()).most_common(1)[0][1] == 1
+    found = read_findings(tmp_path / "out")
+    assert len(log.read_text().splitlines()) == 12 and found.counts["complete"] == 6
+    assert found.board[0].trial.settings == {"x": 3, "kind": "b"}
+    before = table(found)
+    assert run(sweep, tmp_path / "out", resume=True) == before and len(log.read_text().splitlines()) == 12  # nothing is run again
+
+
+def test_a_poisoned_cell_fails_alone(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    run_sweep(sweep_of("poisoned", space={"x": [0, 1, 2, 3, 4, 5]}), tmp_path / "out")
+    found = read_findings(tmp_path / "out")
+    errors = {t.settings["x"]: t.errors for t in found.trials if t.errors}
+    assert found.counts["complete"] == 4 and found.counts["failed"] == 2
+    assert "its worker was lost 3 times" in errors[2][0] and errors[4] == ["world/0: ValueError: x is 4"]
+
+
+def test_a_lost_worker_changes_nothing(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    plain = run(sweep_of("lost_once", {"mark": str(tmp_path)}), tmp_path / "one")  # the mark exists: nothing is lost
+    assert run(sweep_of("lost_once", {"mark": str(tmp_path / "mark")}), tmp_path / "two") == plain
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.chaos
+def test_killed_again_and_again_a_search_loses_no_trial_and_none_is_double(made: Made, tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    search = {"method": "tpe", "trials": 60, "batch": 4, "startup": 8}
+    space = {"x": {"low": 0, "high": 9}, "kind": ["a", "b"]}
+    path = made("counted", {"log": str(log), "pause": 0.02}, space=space, search=search)
+    draw = random.Random(5)
+    for attempt in range(30):
+        process = subprocess.Popen(command(path, out, *(["--resume"] if out.exists() else [])), cwd=ROOT, start_new_session=True)
+        try:
+            process.wait(timeout=2.0 + 2.0 * draw.random() if attempt < 4 else 100)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if draw.random() < 0.5 and (out / study.JOURNAL).exists():
+                with (out / study.JOURNAL).open("ab") as file:
+                    file.write(b'{"op_code":5,"tri')  # as a power cut leaves it
+            continue
+        assert process.returncode == 0
+        break
+    found = read_findings(out)
+    assert len(found.trials) == 60 and found.counts["complete"] == 60
+    assert sorted(t.number for t in found.trials) == list(range(60)) and all(len(t.rows) == 1 for t in found.trials)
+    assert len(log.read_text().splitlines()) <= 60 + 4 * 4  # of a killed batch some cells are run again, of others the row was kept
+
+
+@pytest.mark.parametrize("storage", ["journal", "postgres"])
+def test_two_processes_share_a_sweep(made: Made, tmp_path: Path, storage: str, request: pytest.FixtureRequest) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    url = {} if storage == "journal" else {"storage": request.getfixturevalue("postgres")}
+    path = made("counted", {"log": str(log), "pause": 0.05}, space={"x": list(range(16))}, search={"method": "matrix", "batch": 2}, **url)
+    folders = [out, out] if storage == "journal" else [out, tmp_path / "elsewhere"]  # a database needs no common folder
+    first = subprocess.Popen(command(path, folders[0]), cwd=ROOT)
+    while not (folders[0] / "sweep.json").exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = subprocess.Popen(command(path, folders[1], "--resume"), cwd=ROOT)
+    assert first.wait() == second.wait() == 0
+    lines = Counter(log.read_text().splitlines())
+    assert len(lines) == 16 and set(lines.values()) == {1}
+    found = read_findings(folders[1])
+    assert found.counts["complete"] == 16 and sum(found.counts.values()) == 16
+
+
+def test_a_search_is_the_same_whoever_runs_it(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"space": {"x": {"low": 0.0, "high": 9.5}}, "search": {"method": "tpe", "trials": 16, "batch": 4, "startup": 4}}
+    tables = [run(sweep_of(backend={"name": "loky", "jobs": jobs}, **keys), tmp_path / str(jobs)) for jobs in (1, 2)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("pruner", ["wilcoxon", "hyperband"])
+def test_pruning_saves_cells_and_keeps_the_best(sweep_of: Callable[..., Sweep], tmp_path: Path, pruner: str) -> None:
+    if pruner == "wilcoxon":
+        pytest.importorskip("scipy")
+    search = {"method": "tpe", "trials": 12, "batch": 1, "startup": 4, "pruner": pruner}
+    space = {"x": {"low": 0, "high": 9}}
+    run_sweep(sweep_of(space=space, seeds=6, search=search, backend={"name": "loky", "jobs": 1}), tmp_path / "out")
+    found = read_findings(tmp_path / "out")
+    assert found.counts["pruned"] > 0 and sum(len(t.rows) for t in found.trials) < 12 * 6
+    assert found.board[0].trial.settings["x"] in (2, 3, 4, 5)
+
+
+def test_what_a_sweep_refuses_to_go_on_with(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_sweep(sweep_of(space={"x": [1, 2]}), out)
+    with pytest.raises(ConfigError, match="--resume"):
+        run_sweep(sweep_of(space={"x": [1, 2]}), out)
+    with pytest.raises(ConfigError, match="space is not what this sweep was begun with"):
+        run_sweep(sweep_of(space={"x": [1, 3]}), out, resume=True)
+    with pytest.raises(ConfigError, match=r"suites\.world is not what"):
+        run_sweep(sweep_of(params={"centre": 1.0}, space={"x": [1, 2]}), out, resume=True)
+    with pytest.raises(ConfigError, match="holds no sweep"):
+        run_sweep(sweep_of(), tmp_path)
+
+
+def test_a_cell_without_the_figure_that_counts_has_failed(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    run_sweep(sweep_of(objectives=["gain", "cost"], space={"x": [1]}), tmp_path / "out")
+    assert "the price of a call is not known" in read_findings(tmp_path / "out").trials[0].errors[0]
+    run_sweep(sweep_of("nonsense", space={"what": ["misspelt", "nan", "list", "nothing"]}), tmp_path / "two")
+    errors = [t.errors[0] for t in read_findings(tmp_path / "two").trials]
+    assert [next(w for w in ("'win'", "gain=nan", "a list", "no gain is known") if w in e) for e in errors] == [
+        "'win'", "gain=nan", "a list", "no gain is known",
+    ]  # fmt: skip
