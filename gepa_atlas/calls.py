@@ -333,7 +333,10 @@ class Calls:
 
     async def _settle(self, call: _Call, entry: Entry) -> Usage:
         await self._tape.settle(call.key, entry)
-        self._tell("settled" if entry.status == "done" else entry.status, call, entry.usage)
+        if entry.status == "done":
+            self._tell("settled", call, entry.usage)
+        else:
+            self._tell(entry.status, call, entry.usage, f"{entry.body['kind']}: {entry.body['reason']}")
         return entry.usage
 
     def _check(self, lane: Lane) -> None:
@@ -395,10 +398,10 @@ class Calls:
         if replayed:
             self._tell("replayed", call, entry.usage)
 
-    def _tell(self, what: Happening, call: _Call, usage: Usage = _NOTHING) -> None:
+    def _tell(self, what: Happening, call: _Call, usage: Usage = _NOTHING, reason: str = "") -> None:
         self.happened[what] += 1
         if self._on_event is not None:
-            reason = f"{call.error.kind}: {scrub(str(call.error))}" if call.error else ""
+            reason = reason or (f"{call.error.kind}: {scrub(str(call.error))}" if call.error else "")
             self._on_event(CallEvent(what, call.role, call.key, call.slot, call.endpoint.name, call.attempts, reason, usage))
 
 

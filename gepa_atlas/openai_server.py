@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from gepa_atlas.ports import Endpoint
 from gepa_atlas.secrets import reveal
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Usage
+
+BASE_URL_ENV = "OPENAI_BASE_URL"  # as in OpenAI's own clients: the address where the configuration names none
 
 
 class Price(Settings):
@@ -31,7 +34,7 @@ class Price(Settings):
 class OpenAIServer(EndpointLimits):
     """Keys of every provider of the OpenAI protocol. The key's variable is named, its value read when a request is sent."""
 
-    base_url: str = "https://api.openai.com/v1"
+    base_url: str = Field(default_factory=lambda: os.environ.get(BASE_URL_ENV) or "https://api.openai.com/v1")
     api_key_env: str | None = None  # name of the variable that holds the key; none is sent without it
     headers: dict[str, str] = Field(default_factory=dict)  # values may hold ${ENV}
     price: Price | None = None  # without it the dollars of a call are unknown

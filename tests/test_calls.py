@@ -613,7 +613,8 @@ def test_drain_lets_attempts_end_and_begins_none() -> None:
 
 def test_budgets_refuse_before_the_call() -> None:
     async def story() -> None:
-        ask = Caller(Calls(MemoryTape(), limits=Limits(tokens=25)), Server(99))
+        events: list[CallEvent] = []
+        ask = Caller(Calls(MemoryTape(), limits=Limits(tokens=25), on_event=events.append), Server(99))
         assert await asyncio.gather(*[ask(n) for n in range(4)]) == [0, 1, 2, 3]  # two at a time: the others wait for what is given back
         assert ask.calls.spent.total.tokens == 12
         assert [await ask(n) for n in (7, 8, 9)] == [7, 8, 9]
@@ -621,6 +622,8 @@ def test_budgets_refuse_before_the_call() -> None:
             with pytest.raises(BudgetExhausted):
                 await ask(10)
         assert ask.tries.total() == 7 and ask.calls.spent.total.tokens == 21
+        said = [event.reason for event in events if event.what == "failed"]
+        assert said == ["budget_exhausted: the token limit of 25 leaves no room for a judge call of up to 6 tokens"]
 
     simulate(story())
 

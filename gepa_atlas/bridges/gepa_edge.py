@@ -10,7 +10,7 @@ from typing import Any
 
 from gepa_atlas.bridges.gepa_book import Book, Cell, Texts
 from gepa_atlas.bridges.gepa_ledger import Ledger
-from gepa_atlas.errors import Outage
+from gepa_atlas.errors import Outage, said
 from gepa_atlas.types import Failure
 
 Dataset = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -72,9 +72,9 @@ class Runner:
             self.book.notify("on_error", iteration=self.book.iteration, exception=error, will_continue=not self.raise_on_exception)
             if self.raise_on_exception:
                 raise
-            self.log(f"the adapter raised {type(error).__name__}: {error}\n{traceback.format_exc()}")
+            self.log(f"the adapter raised {said(error)}\n{traceback.format_exc()}")
             self.book.spend(len(ids))
-            return [Rollout(None, Failure("adapter_raised", f"{type(error).__name__}: {error}")) for _ in ids]
+            return [Rollout(None, Failure("adapter_raised", said(error))) for _ in ids]
         self._check(batch, len(ids))
         calls = len(ids) if batch.num_metric_calls is None else batch.num_metric_calls
         self.ledger.record(
@@ -109,9 +109,7 @@ def _rollout(example: Any, batch: Any, at: int) -> Rollout:
     score = _number(batch.scores[at])
     if score is None:
         output = batch.outputs[at]
-        why = (
-            f"{type(output).__name__}: {output}" if isinstance(output, Exception) else f"the adapter gave {batch.scores[at]!r} for a score"
-        )
+        why = said(output) if isinstance(output, Exception) else f"the adapter gave {batch.scores[at]!r} for a score"
         return Rollout(None, Failure("unscored", why), batch, at)
     objectives = batch.objective_scores[at] if batch.objective_scores else None
     return Rollout(Cell(example, score, batch.outputs[at], objectives), None, batch, at)
@@ -182,7 +180,7 @@ class TextWriter:
 
     def _failure(self, who: str, error: Exception) -> str:
         self.failed += 1
-        reason = f"{who} raised {type(error).__name__}: {error}"
+        reason = f"{who} raised {said(error)}"
         self.log(reason)
         if self.failed >= _IN_A_ROW:
             raise Outage(f"{self.failed} proposals in a row failed, last: {reason}; mend it and start again") from error

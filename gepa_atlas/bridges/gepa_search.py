@@ -71,6 +71,7 @@ class Search:
         self.scale = 1.0
         self.merges = 0
         self.merging: list[int] | None = None  # population indices of the merge under way
+        self.said = ""  # of the last iteration, to the log
         first = Candidate.of(seed)
         self.texts[first.id] = dict(seed)
         self.evolution = Evolution(options.plan, (first,), self.train_ids, self.val_ids, (), gain=self._gain, whole=seed.keys())
@@ -198,7 +199,10 @@ class Search:
             else:
                 book.notify("on_merge_rejected", **about, reason=decision.reason)
             self.merging = None
-        self.options.log(f"iteration {book.iteration}: {proposal.operator}: {decision.status.value}: {decision.reason}")
+        said = f"{proposal.operator}: {decision.status.value}: {decision.reason}"
+        if child is not None or said != self.said:  # "nothing to reflect on" may hold for many iterations
+            self.options.log(f"iteration {book.iteration}: {said}")
+        self.said = said
         book.notify("on_iteration_end", iteration=book.iteration, state=book.state, proposal_accepted=accepted)
         if self.runner.ledger.directory is not None:
             book.notify("on_state_saved", iteration=book.iteration, run_dir=str(self.runner.ledger.directory))

@@ -14,7 +14,9 @@ from gepa_atlas import __version__
 from gepa_atlas.config import Loaded
 from gepa_atlas.data import FEW_TEST_EXAMPLES
 from gepa_atlas.loop import Experiment
+from gepa_atlas.openai_server import BASE_URL_ENV
 from gepa_atlas.ports import Advises, Agent
+from gepa_atlas.wire import place
 
 State = Literal["green", "yellow", "red"]
 
@@ -44,7 +46,7 @@ class Row:
 
 def static_rows(loaded: Loaded) -> list[Row]:
     """Of the configuration alone. Nothing is built and nothing is called."""
-    return [versions(), *keys(loaded.resolved)]
+    return [versions(), *keys(loaded.resolved), *addresses(loaded.resolved)]
 
 
 def versions() -> Row:
@@ -77,6 +79,21 @@ def keys(tree: Any) -> list[Row]:
         return [Row("keys", "yellow", f"litellm usually reads {', '.join(guessed)}, not set", f"{fix}, unless it finds another way in")]
     found = [*named, *usual]
     return [Row("keys", "green", f"set: {', '.join(found)}" if found else "none is needed")]
+
+
+def addresses(tree: Any) -> list[Row]:
+    """Whether the environment says where models and agents of the OpenAI protocol are."""
+    given, at = os.environ.get(BASE_URL_ENV), dict.fromkeys(_without_address(tree))
+    return [Row("address", "green", f"{BASE_URL_ENV} is the base_url of {', '.join(at)}: {place(given)}")] if given and at else []
+
+
+def _without_address(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        provider, params = node.get("provider"), node.get("params") or {}
+        if isinstance(provider, str) and provider.startswith("openai.") and isinstance(params, dict) and "base_url" not in params:
+            yield provider
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _without_address(inner)
 
 
 def _named_keys(node: Any, under_headers: bool = False) -> Iterator[str]:

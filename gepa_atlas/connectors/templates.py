@@ -53,7 +53,9 @@ def filled(template: Any, values: Mapping[str, str], lists: Mapping[str, list[Js
 
 
 def check_reach(strings: Collection[str], guidance: str, where: str) -> None:
-    """ValueError when question or guidance would not reach the agent, or guidance would reach it twice."""
+    """ValueError when question or guidance would not reach the agent, or guidance would reach it twice, or a list stands inside a text."""
+    for name, text in ((name, text) for name in _LISTS for text in sorted(strings) if name in text and name != text):
+        raise ValueError(f"{where}: {name} becomes a list, so it is a value of its own, not part of {text[:60]!r}; as text use {{prompt}}")
     holds = {name: any("{" + name + "}" in s for s in strings) for name in ("prompt", "question", "guidance")}
     if guidance in ("system", "turns") and "{messages}" not in strings:
         raise ValueError(f'guidance: {guidance} needs {where} to hold the value "{{messages}}"')

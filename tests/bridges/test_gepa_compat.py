@@ -279,6 +279,33 @@ def test_so_many_examples_are_reflected_on_as_was_said() -> None:
     assert sizes and max(sizes) == 5
 
 
+class Kept:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_what_holds_for_many_iterations_is_logged_once() -> None:
+    kept = Kept()
+    search(seed_candidate={"system": "capitals digits"}, logger=kept)
+    assert sum("nothing to reflect on: all_scores_perfect" in line for line in kept.lines) == 1
+
+
+def test_an_exception_that_cannot_say_what_it_is() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    class Broken(Shop):
+        def evaluate(self, batch: list[int], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+            raise Mute
+
+    with pytest.raises(Outage, match=r"none of the seed's \d+ validation examples has a score: Mute: \(no message"):
+        search(Broken(), raise_on_exception=False)
+
+
 def test_money_for_reflection_is_limited() -> None:
     class Priced(Model):
         total_cost = 0.0

@@ -204,6 +204,22 @@ def test_keys_are_shown_by_name_only(check: Check, monkeypatch: pytest.MonkeyPat
     assert row.state == "green" and "s3cret" not in row.said
 
 
+@pytest.mark.parametrize("provider", ["openai.chat", "openai.responses", "openai.sdk"])
+def test_openais_variable_for_the_address_is_read_and_said(check: Check, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/")
+    params = {"agent": {"model": "m"}} if provider == "openai.sdk" else {"model": "m"}
+    agents = {"student": {"provider": provider, "params": params}}
+    out = check(agents=agents)[1]
+    assert re.search(rf"green +address +OPENAI_BASE_URL is the base_url of {provider}: http://127.0.0.1:9/v1/\n", out)
+    assert "unreachable: no complete answer from http://127.0.0.1:9/v1/" in out
+    params["base_url"] = "http://127.0.0.1:11/v1"
+    out = check(agents=agents)[1]
+    assert "OPENAI_BASE_URL" not in out and "from http://127.0.0.1:11/v1/" in out
+    params.pop("base_url")
+    monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:9")
+    assert "base_url must start with http:// or https://" in check(agents=agents)[2]
+
+
 def test_the_assistants_api_is_gone(check: Check) -> None:
     params = {"base_url": "http://127.0.0.1:9/v1", "assistant_id": "asst_1", "model": "m"}
     agents = {"student": {"provider": "openai.assistant", "params": params}}

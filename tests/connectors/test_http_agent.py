@@ -361,6 +361,8 @@ def test_a_lone_surrogate_is_refused_before_anything_is_sent(server: Server) -> 
         ({"request_template": {"a": "{question}"}}, "would not reach"),
         ({"request_template": {"a": "{prompt}"}, "guidance": "field"}, "would not reach"),
         ({"request_template": {"a": "{prompt}", "b": "{guidance}"}}, "twice"),
+        ({"request_template": {"a": "{prompt}", "b": ["as in {demos}"]}}, "{demos} becomes a list"),
+        ({"request_template": {"a": "{prompt}", "b": "{messages}\n"}}, "{messages} becomes a list"),
         ({"request_template": {"a": "{prompt}", "b": 1}, "settings_fields": {"t": "b.c"}}, "leads into a int"),
         ({"method": "GET"}, '"{prompt}" or "{question}"'),
         ({"response_fild": "x"}, "did you mean 'response_field'"),
