@@ -44,11 +44,11 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     limits = Limits(config.max_metric_calls, config.budget.tokens, config.budget.dollars, config.budget.seconds)
     retry = load(Retry, config.retry, "retry")
     calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits, retry=retry, on_event=on_call)
-    models = _Models(loaded, calls)
-    student = calls.agent(_student(loaded, models))
+    models = Models(loaded, calls)
+    student = calls.agent(student_of(loaded, models))
     teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
     reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
-    protocol = _protocol(config, teacher, student)
+    protocol = protocol_for(config, teacher, student)
     judging = load(RimConfig, config.rim or {"judges": ["exact"]}, "rim")
     if judging.compare is not None:
         raise ConfigError("rim.compare: a search judges attempts one by one; remove it here, it belongs to RIMReward.delta")
@@ -102,15 +102,15 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
 
 def build_student(loaded: Loaded) -> Agent:
     """The agent alone, as its provider makes it: not behind the door for paid calls."""
-    return _student(loaded, _Models(loaded, Calls(MemoryTape())))
+    return student_of(loaded, Models(loaded, Calls(MemoryTape())))
 
 
 def build_reflection(loaded: Loaded, calls: Calls) -> ChatModel | None:
     """The reflection model alone, behind the door."""
-    return _Models(loaded, calls).maybe(loaded.config.reflection_lm, "reflection", "reflection_lm")
+    return Models(loaded, calls).maybe(loaded.config.reflection_lm, "reflection", "reflection_lm")
 
 
-def _student(loaded: Loaded, models: _Models) -> Agent:
+def student_of(loaded: Loaded, models: Models) -> Agent:
     given = loaded.config.agents.student
     return build_agent(
         AgentSpec(provider=given.provider, params=given.params),
@@ -153,7 +153,7 @@ def _warm_seeds(config: AtlasConfig, components: tuple[Component, ...], guard: C
     return tuple(seed for seed in recalled if broken_contract(seed, components) is None and guard(seed) is None)
 
 
-def _protocol(config: AtlasConfig, teacher: ChatModel | None, student: Agent) -> TeachingProtocol:
+def protocol_for(config: AtlasConfig, teacher: ChatModel | None, student: Agent) -> TeachingProtocol:
     """The protocol, with the texts that are not to be evolved fixed in it."""
 
     def built(params: dict[str, Any]) -> TeachingProtocol:
@@ -208,7 +208,7 @@ def _seed(given: dict[str, str], protocol: TeachingProtocol) -> Candidate:
     return candidate
 
 
-class _Models:
+class Models:
     """Models of a run: one object for one spec, however often it is named, and each role's behind the door for paid calls."""
 
     def __init__(self, loaded: Loaded, calls: Calls) -> None:

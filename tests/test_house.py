@@ -67,6 +67,7 @@ GUESTS = {
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module
 # Modules that subclass or consist of a guest's classes, so that they import it at the top; they are imported on first use only.
 SUBCLASSES = {
+    "train.trainer",
     "bridges.dspy_adapter",
     "bridges.dspy_agent",
     "bridges.dspy_operators",

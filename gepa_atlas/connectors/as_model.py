@@ -22,9 +22,12 @@ class AgentAsModel:
         return self._agent.endpoint
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Raises CallError; BadRequest for what only a model can do."""
-        if request.json_schema is not None or request.top_logprobs:
-            raise BadRequest("an agent in the place of a model answers in plain text; configure a model where a schema is needed")
+        """Raises CallError; BadRequest for what only a model can do. A JSON schema is asked for in words: nobody holds the agent to it,
+        and who asked reads the answer with care anyway."""
+        if request.top_logprobs:
+            raise BadRequest("an agent in the place of a model has no token probabilities; configure a model where they are needed")
         text = request.prompt if request.prompt is not None else "\n\n".join(m.content for m in request.messages)
+        if request.json_schema is not None:
+            text += f"\n\nAnswer with one JSON document of this JSON schema:\n{request.json_schema}"
         attempt = await self._agent.run(Task(Question("", text), sample=request.sample))
         return Completion(attempt.output or "", attempt.usage, "length" if attempt.stop is StopReason.LENGTH else "stop")

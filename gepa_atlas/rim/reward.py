@@ -14,15 +14,15 @@ import asyncio
 import difflib
 import json
 import math
-import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gepa_atlas.budget import Limits
-from gepa_atlas.errors import AtlasError, ConfigError, ContractError, Outage
+from gepa_atlas.errors import ConfigError, ContractError, Outage
 from gepa_atlas.lanes import Retry
+from gepa_atlas.loops import LoopThread
 from gepa_atlas.ports import Case, ChatModel
 from gepa_atlas.rim import meter
 from gepa_atlas.rim.breakdown import AtlasJudgeBreakdown, AtlasJudgeSample, AtlasRewardBreakdown, RIMEvaluation
@@ -32,8 +32,6 @@ from gepa_atlas.rim.keyless import lacking_key
 from gepa_atlas.rim.panel import Delta, Panel, build_panel
 from gepa_atlas.settings import load
 from gepa_atlas.types import Example, Guidance, Reward, canonical, digest
-
-T = TypeVar("T")
 
 # Keywords that hold one value per completion: ATLAS's five, and what else an example may have.
 _PER_ITEM = ("ground_truths", "baseline_solutions", "student_plans", "teacher_traces", "student_traces", "contexts", "specs")
@@ -70,7 +68,7 @@ class RIMReward:
         self.__name__ = "RIMReward"  # TRL names a reward function by it
         self.config, base_dir = _read(config, Path(config_path))
         self.last_structured_rewards: list[AtlasRewardBreakdown] = []
-        self._loop = _Loop()
+        self._loop = LoopThread("rim-reward", "this RIMReward was closed; make a new one")
         self._closer = weakref.finalize(self, self._loop.close)
         try:
             self.calls, self.panel = self._loop.wait(_open(self.config, base_dir, model or default_model, tape, limits, retry))
@@ -323,51 +321,3 @@ def _evaluation(reward: Reward, notes: Mapping[str, meter.Note]) -> RIMEvaluatio
         "usage": {name: note.usage.to_json() for name, note in notes.items()},
     }
     return RIMEvaluation(reward.value, rationale, scores, explanations, breakdown, {"raw_tensors": None, "info": info})
-
-
-class _Loop:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="rim-reward", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Any:
-        if self._loop.is_closed() or not self._thread.is_alive():
-            work.close()
-            raise AtlasError("this RIMReward was closed; make a new one")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = self._submit(work)
-        try:
-            result: T = future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        return result
-
-    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
-        result: T = await asyncio.wrap_future(self._submit(work))
-        return result
-
-    def close(self) -> None:
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(5)
-            self._loop.close()
-
-    async def _end(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._loop.shutdown_asyncgens()  # HTTP clients close themselves there
-        self._loop.call_soon(self._loop.stop)
