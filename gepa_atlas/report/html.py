@@ -33,7 +33,7 @@ _TABLE = 12  # rows of a table that stands beside a figure
 def page(evidence: Evidence) -> bytes:
     """The whole file. Nothing in it depends on a clock or a path, so equal runs have equal reports."""
     packed = pack(evidence)
-    script, plots = asset("report.js"), plotly()
+    script, plots = scripts(), plotly()
     document = scrub_json(optimized_prompts(evidence.record))  # before texts are quoted in other formats
     exports = {form: dict(zip(("file", "text"), export(document, form), strict=True)) for form in FORMS}
     html = _template("report.html").render(
@@ -74,6 +74,11 @@ def plotly() -> str | None:
 def _packed_plotly() -> str | None:
     source = plotly()
     return None if source is None else encoded(deflated(source.encode()))
+
+
+def scripts() -> str:
+    """Our own script: the first file declares what the second and the last line use."""
+    return "".join(asset(name) for name in ("report.js", "figures.js", "start.js"))
 
 
 def asset(name: str) -> str:

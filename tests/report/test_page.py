@@ -89,11 +89,11 @@ def test_foreign_text_is_text(hostile: Evidence) -> None:
 
 def test_the_policy_forbids_the_network_and_names_the_scripts(hostile: Evidence) -> None:
     document = html.page(hostile).decode()
-    policy = html.policy(html.asset("report.js"), html.plotly())
+    policy = html.policy(html.scripts(), html.plotly())
     assert policy.replace("'", "&#39;") in document
     assert "default-src 'none'" in policy and "connect-src" not in policy and "unsafe-eval" not in policy
     assert "'unsafe-inline'" not in policy.split("style-src")[0]
-    assert "</script" not in html.asset("report.js")
+    assert "</script" not in html.scripts()
 
 
 def test_candidates_and_heat_can_be_read_back(hostile: Evidence) -> None:
