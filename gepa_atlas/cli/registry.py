@@ -1,4 +1,4 @@
-"""`gepa-atlas registry list|show|promote|rollback|resolve|verify`: which bundle serves which operation."""
+"""`gepa-atlas registry package|list|show|promote|rollback|resolve|verify`: which bundle serves which operation."""
 
 from __future__ import annotations
 
@@ -22,6 +22,40 @@ Bundle = Annotated[
     ),
 ]
 _DEFAULT = Path("registry")
+
+
+@app.command(
+    "package",
+    epilog="Examples:\n\n  gepa-atlas registry package runs/toyworld --operation triage\n\n"
+    "  gepa-atlas registry package runs/toyworld --operation triage --set min_ndr=0.9 --set min_ndr_lcb=0.8",
+)
+def package(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished optimization run.", show_default=False)],
+    operation: Annotated[str, typer.Option("--operation", help="What the prompt is for.", show_default=False)],
+    registry: Root = _DEFAULT,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the gate, such as min_ndr=0.9.")] = None,
+    license_: Annotated[str | None, typer.Option("--license", help="Of the model card.")] = None,
+) -> None:
+    """Put the evolved prompt of RUN before the gate, on its held-out lessons, and make a bundle in RUN/bundle. Exit code 3 when refused."""
+    from gepa_atlas.cli import session, views
+    from gepa_atlas.configfile import assign
+    from gepa_atlas.settings import load
+    from gepa_atlas.ship import prompt_only
+    from gepa_atlas.ship.config import GateConfig, PackageConfig
+
+    tree: dict[str, Any] = {}
+    for assignment in set_ or []:
+        tree = assign(tree, assignment, lambda at: at)
+    named = {"operation": operation, "registry": str(registry), "license": license_}
+    config = prompt_only.Prompts(load(GateConfig, tree, "gate"), load(PackageConfig, named, "package"))
+    directory = views.find_run(run)
+    result = session.replay(directory)
+    held_out = set(result.evolution.test)
+    lessons = list({lesson.cell: lesson for lesson in result.lessons if lesson.example.id in held_out}.values())
+    seed, winner = result.evolution.seed, session.challenger_of(result)
+    decided, made = prompt_only.package(directory, lessons, seed, winner, config)
+    typer.echo(f"{decided.verdict}: {'; '.join(decided.reasons)}")
+    typer.echo(f"bundle {made} in {directory / 'bundle'}; `gepa-atlas registry promote {directory}` lets it serve {operation}")
 
 
 @app.command("list", epilog="Example:\n\n  gepa-atlas registry list --json")

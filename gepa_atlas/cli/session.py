@@ -107,17 +107,21 @@ def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
 
 def export_again(directory: Path) -> Path:
     """The `report` command: replay a finished run from its run.db and write its files again. Makes no call; returns the page's path."""
-    with RunView.read(directory) as run:
-        if run.status != "finished":
-            raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
     loaded = load_resolved(directory)
     _check_copies(loaded, directory)
-    experiment = build_experiment(loaded)
-    result = loop.run(experiment, directory)
-    record = to_record(result, notes(loaded, experiment.dataset))
+    result = replay(directory)
+    record = to_record(result, notes(loaded, result.experiment.dataset))
     for what, path in export(record, result, loaded).items():
         typer.echo(f"{what}: {path}")
     return directory / REPORT
+
+
+def replay(directory: Path) -> Result:
+    """What a finished run found, from its run.db. Makes no call. Raises ConfigError for a run that is not finished."""
+    with RunView.read(directory) as run:
+        if run.status != "finished":
+            raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
+    return loop.run(build_experiment(load_resolved(directory)), directory)
 
 
 class Watcher:
@@ -188,7 +192,7 @@ class Watcher:
 def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
     """What the report needs of a result."""
     experiment, evolution = result.experiment, result.evolution
-    challenger = _challenger(result)
+    challenger = challenger_of(result)
     with RunView.read(result.directory) as run:
         run_id = run.run_id
     columns = set(evolution.archive.columns)
@@ -234,7 +238,7 @@ def to_evidence(record: RunRecord, result: Result) -> Evidence:
     return Evidence(record, result.lessons, slots, tuple(evolution.course), credit, started)
 
 
-def _challenger(result: Result) -> Candidate:
+def challenger_of(result: Result) -> Candidate:
     """Who was sent to the held-out test: the last decision's candidate, or the search's winner where there was no test."""
     finals = [d.candidate_id for d in result.evolution.decisions if d.operator == "final" and d.candidate_id]
     return result.evolution.archive.get(finals[-1]).candidate if finals else result.evolution.winner().candidate

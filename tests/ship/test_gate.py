@@ -17,7 +17,7 @@ from gepa_atlas.ship.config import GateConfig
 from gepa_atlas.ship.criteria import Criterion, Promoted, verdict
 from gepa_atlas.ship.gate import ADAPTER, PROMPT, Decided, decide
 from gepa_atlas.ship.registry import Registry
-from tests.ship.world import EASY, GAIN, easy, effects, packaged, rows_of, training_run
+from tests.ship.world import EASY, GAIN, easy, effects, packaged, rows_of, suite, training_run, with_values
 
 LENIENT = GateConfig(**EASY)
 
@@ -125,20 +125,11 @@ def test_a_promoted_bundle_that_cannot_be_compared_is_inconclusive_and_may_be_le
     assert without.verdict == "pass" and any("not compared" in w for w in without.warnings)
 
 
-def suite(found: Evaluation, base: float, adapter: float, n: int = 500) -> Evaluation:
-    rows = rows_of("base", np.full(n, base), kind="regression") + rows_of("adapter", np.full(n, adapter), kind="regression")
-    return evaluation([*found.rows, *rows])
-
-
 def test_general_ability_must_hold() -> None:
     found = effects(GAIN, 100)
     assert of(judged(suite(found, 0.6, 0.6)), "regression_suite").passed is True
     assert of(judged(suite(found, 0.6, 0.4)), "regression_suite").passed is False
     assert of(judged(suite(found, 0.6, 0.6, n=20)), "regression_suite").passed is None
-
-
-def with_values(found: Evaluation, cell: str, **values: Any) -> Evaluation:
-    return evaluation([row.model_copy(update=values) if row.cell == cell else row for row in found.rows])
 
 
 def test_tokens_and_form_are_limits() -> None:

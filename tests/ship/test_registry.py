@@ -312,7 +312,7 @@ def test_the_adapter_of_a_gain_is_promoted_end_to_end(tmp_path: Path) -> None:
     first = packaged(tmp_path / "one", easy(registry=registry.root))
     registry.promote(first)
     # The next one is held against it, on the same tasks, and is not worse.
-    second = packaged(tmp_path / "two", easy(registry=registry.root), effects(GAIN | {"adapter+evolved": 0.95}, 40, seed=1))
+    second = packaged(tmp_path / "two", easy(registry=registry.root), effects(GAIN | {"adapter+evolved": 0.95}, 40, seed=1), value=0.7)
     criteria = {c["name"]: c for c in json.loads((second / "decision.json").read_text())["criteria"]}
     assert criteria["not_worse_than_promoted"]["passed"] is True
     registry.promote(second)

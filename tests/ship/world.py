@@ -82,7 +82,13 @@ PROMPT = {
 
 
 def training_run(
-    directory: Path, found: Evaluation, *, adapter: bool = True, figures: Mapping[str, Any] | None = None, mode: str = "system"
+    directory: Path,
+    found: Evaluation,
+    *,
+    adapter: bool = True,
+    figures: Mapping[str, Any] | None = None,
+    mode: str = "system",
+    value: float = 0.5,
 ) -> Workspace:
     """The folder of a training run whose stages up to eval are done; returns the gate's workspace."""
     work = Workspace(directory, "gate", 3, directory)
@@ -92,7 +98,7 @@ def training_run(
     write_json(write / "manifest.json", {"rows": {"sft.jsonl": 10}, "prompt": {"mode": mode, "choice": "best"}})
     inputs = {}
     if adapter:
-        for file in make_adapter(directory / "train" / "adapter").iterdir():
+        for file in make_adapter(directory / "train" / "adapter", value).iterdir():
             inputs[f"train/adapter/{file.name}"] = sha256_file(file)
     (directory / "eval").mkdir()
     write_jsonl(directory / "eval" / "cells.jsonl", [row.model_dump() for row in found.rows])
@@ -105,9 +111,9 @@ def training_run(
     return work
 
 
-def packaged(directory: Path, config: Config, found: Evaluation | None = None, *, adapter: bool = True) -> Path:
+def packaged(directory: Path, config: Config, found: Evaluation | None = None, *, adapter: bool = True, value: float = 0.5) -> Path:
     """A bundle made by the stages gate and package; 12 tasks and lenient bounds do unless told otherwise."""
-    work = training_run(directory, found or effects(GAIN, 40), adapter=adapter)
+    work = training_run(directory, found or effects(GAIN, 40), adapter=adapter, value=value)
     gate.run(work, config)
     package = Workspace(directory, "package", 3, directory)
     package.folder.mkdir()
@@ -134,3 +140,12 @@ def small_bundle(target: Path, config: Config, *, text: str, found: Evaluation |
 
 def easy(operation: str = "teacher", registry: Path | str = "registry", **gate_fields: Any) -> Config:
     return Config(GateConfig(**{**EASY, **gate_fields}), PackageConfig(operation=operation, registry=str(registry)))
+
+
+def suite(found: Evaluation, base: float, adapter: float, n: int = 500) -> Evaluation:
+    rows = rows_of("base", np.full(n, base), kind="regression") + rows_of("adapter", np.full(n, adapter), kind="regression")
+    return evaluation([*found.rows, *rows])
+
+
+def with_values(found: Evaluation, cell: str, **values: Any) -> Evaluation:
+    return evaluation([row.model_copy(update=values) if row.cell == cell else row for row in found.rows])
