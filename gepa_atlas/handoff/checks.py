@@ -145,16 +145,16 @@ class Teaching:
             if not text.strip():
                 self.empty.append(here)
             elif wanted:
-                self._wanted(here, task_id, text)
+                self._wanted(here, task_id, text, "\n".join(turn.content for turn in prompt_of(row) if turn.role == "user"))
             self.repeats += [f"{here} repeats {task}: {what!r}" for task, what in self.held.repeated(text)]
         if name in TRAINED and not prompt_of(row):
             self.empty.append(place)
 
-    def _wanted(self, here: str, task_id: str, text: str) -> None:
+    def _wanted(self, here: str, task_id: str, text: str, asked: str) -> None:
         if not well_formed(text, self.protocol):
             self.form.append(here)
         task = self.tasks.get(task_id)
-        if task is not None and leaks(read_completion(text), example(task), None, self.protocol):
+        if task is not None and leaks(read_completion(text), example(task), asked, self.protocol):
             self.leaky.append(here)
 
     def tell(self, report: Report) -> None:

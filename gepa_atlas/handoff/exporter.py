@@ -19,8 +19,8 @@ from gepa_atlas.handoff.config import ExportConfig, Sections
 from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.evidence import Evidence, Fact
 from gepa_atlas.handoff.files import Files
-from gepa_atlas.handoff.lines import Line, trace_id
-from gepa_atlas.handoff.prompts import completion, guidance_of, written
+from gepa_atlas.handoff.lines import Line, trace_id, understood
+from gepa_atlas.handoff.prompts import written
 from gepa_atlas.handoff.records import Maker, fact_of
 from gepa_atlas.handoff.schema import MANIFEST_SCHEMA, TraceRecord
 from gepa_atlas.handoff.source import Source, open_source
@@ -97,7 +97,8 @@ class Export:
                 self.removed[why] += 1
                 continue
             task = self.source.tasks[line["example"]["id"]]
-            self.facts.append(fact_of(line, task, self.held))
+            with understood(found.place):
+                self.facts.append(fact_of(line, task, self.held))
             attempt = line["baseline"]["output"]
             if attempt is not None:
                 self.attempts.setdefault(task.id, attempt)
@@ -186,12 +187,13 @@ class Export:
             line = found.line
             if self.refused(line, seen) is not None:
                 continue
-            name = trace_id(line)
-            if name in needed:
-                completions[name] = completion(guidance_of(line["guidance"]), line["protocol"], line.get("support", ""))
+            with understood(found.place):
+                record = maker.record(line)
+            if record.trace_id in needed:
+                completions[record.trace_id] = record.teacher_completion
             if at % 500 == 0:
                 work.progress.step("lessons written", at, self.read_count)
-            yield maker.record(line)
+            yield record
 
     def manifest(self, files: Files, made: rows.Rows) -> dict[str, Any]:
         source, noise = self.source, self.evidence.noise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +43,16 @@ def read_lines(path: Path) -> Iterator[Placed]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
 
+@contextmanager
+def understood(place: str, next_step: str = "export the traces again") -> Iterator[None]:
+    """Around what trusts the shape of a document: what does not have it is a DataError that names the place."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{place}: not what a run writes ({type(error).__name__}: {said:.200}); {next_step}") from None
+
+
 def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -62,6 +73,9 @@ def lesson(found: Placed) -> Line:
     example = _of(line, "example", dict, place)
     for name in ("id", "question"):
         _of(example, name, str, f"{place}: example")
+    for name in ("context", "spec"):
+        if not isinstance(example.get(name, ""), str):
+            raise DataError(f"{place}: example.{name} is {example[name]!r:.60}; it is text, or left out")
     if example.get("split") not in _SPLITS:
         raise DataError(f"{place}: example.split is {example.get('split')!r}; it is train, val or test")
     answers = example.get("answers", [])
@@ -73,8 +87,8 @@ def lesson(found: Placed) -> Line:
         raise DataError(f"{place}: sample is {line.get('sample')!r}; it is a count from 0")
     for name in ("baseline", "second"):
         attempt = _of(line, name, dict, place)
-        if not isinstance(attempt.get("output"), str | None):
-            raise DataError(f"{place}: {name}.output is {attempt['output']!r:.60}; it is text or null")
+        if not isinstance(attempt.get("output", 0), str | None):
+            raise DataError(f"{place}: {name}.output is {attempt.get('output', 'not there')!r:.60}; it is text or null")
     values = [_score(line, name, place) for name in ("before", "after")]
     _check_delta(line.get("delta"), values, place)
     return line
@@ -89,7 +103,7 @@ def _of(holder: Line, name: str, kind: type, place: str) -> Any:
 
 def _score(line: Line, name: str, place: str) -> float | None:
     reward = _of(line, name, dict, place)
-    value = reward.get("value")
+    value = reward.get("value", "not there")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:

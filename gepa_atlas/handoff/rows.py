@@ -16,6 +16,7 @@ from gepa_atlas.handoff.records import prompt_hash
 from gepa_atlas.handoff.schema import BaselineRow, DpoRow, GrpoRow, KtoRow, PromptRow, SftRow, TaskRow, Turn
 from gepa_atlas.handoff.selection import Pair
 from gepa_atlas.handoff.source import Member, Source
+from gepa_atlas.protocols.playbook import GUIDANCE
 from gepa_atlas.types import Candidate, Example, Guidance, digest
 
 _NOTHING = Base(None, None, 0, 0.0)
@@ -28,8 +29,11 @@ def at_task(played: Played, guidance: Guidance, task: Example, contaminated: boo
 
 
 def playbook(candidate: Candidate) -> Guidance:
-    """What a student gets of this candidate under `playbook`."""
-    return Guidance("\n\n".join(text for _, text in candidate.texts), candidate.demos, candidate.settings)
+    """What a student gets of this candidate under `playbook`: its text, or of an agent that is made of texts, those texts."""
+    texts = dict(candidate.texts)
+    if texts.keys() == {GUIDANCE}:
+        return Guidance(texts[GUIDANCE], candidate.demos, candidate.settings)
+    return Guidance("", candidate.demos, candidate.settings, candidate.texts)
 
 
 @dataclass

@@ -28,8 +28,8 @@ def usable(played: Iterable[Played], config: ExportConfig, train: frozenset[str]
     for one in played:
         why = (
             "not_train" if one.split != "train" or one.task_id not in train
-            else "no_guidance" if one.empty
             else "not_text" if not one.text
+            else "no_guidance" if one.empty
             else "truncated" if one.truncated
             else "answer_leak" if one.leak
             else "contaminated" if one.contaminated

@@ -17,7 +17,7 @@ from gepa_atlas.configfile import expand
 from gepa_atlas.data import DataConfig, load_examples
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.handoff import sessions
-from gepa_atlas.handoff.lines import Line, Placed, lesson, read_lines
+from gepa_atlas.handoff.lines import Line, Placed, lesson, read_lines, understood
 from gepa_atlas.protocols.lesson import TEACHER, prompt
 from gepa_atlas.protocols.playbook import Playbook
 from gepa_atlas.settings import load
@@ -86,8 +86,11 @@ def _run(directory: Path, traces: Path) -> Source:
         events, manifest, run_id = run.events(), run.manifest, run.run_id
     document = _document(directory)
     config = _document_of(directory / "config.json")
-    tasks = _tasks(config, manifest.get("data", ""))
-    members = _members(events, document)
+    with understood(str(directory / "config.json"), "start the optimization in a new directory"):
+        tasks, models = _tasks(config, manifest.get("data", "")), _models(config)
+    with understood(str(directory / PROMPTS), _again(directory)):
+        members = _members(events, document)
+        best, front = str(document["best_candidate_id"]), tuple(row["id"] for row in document["pareto_frontier"])
     cells = {tuple(result[:5]) for event in events if event.kind == "slot" for result in event.payload["results"]}
 
     def lessons() -> Iterator[Placed]:
@@ -104,9 +107,9 @@ def _run(directory: Path, traces: Path) -> Source:
         lessons,
         members,
         document["seed_candidate"]["id"],
-        document["best_candidate_id"],
-        tuple(row["id"] for row in document["pareto_frontier"]),
-        {name: document[name] for name in kept} | {"run_id": run_id, "models": _models(config)},
+        best,
+        front,
+        {name: document.get(name) for name in kept} | {"run_id": run_id, "models": models},
     )
 
 
@@ -228,7 +231,8 @@ def _bare(path: Path) -> Source:
         protocols.setdefault(line["protocol"])
         _one_split(tasks, _example(line), found.place)
         if line["protocol"] == "playbook" and line["candidate"] not in members:
-            members[line["candidate"]] = Member(_played(line), 0, line["candidate"])
+            with understood(found.place):
+                members[line["candidate"]] = Member(_played(line), 0, line["candidate"])
     if len(protocols) > 1:
         raise DataError(f"{path}: lessons of the protocols {', '.join(protocols)} in one file; export them one by one")
     protocol = next(iter(protocols))
@@ -273,7 +277,8 @@ def _played(line: Line) -> Candidate:
     """Under `playbook` the guidance is the candidate."""
     guidance = line["guidance"]
     texts = guidance.get("texts") or {"guidance": guidance.get("text", "")}
-    return Candidate(tuple(texts.items()), tuple(Demo.from_json(d) for d in guidance.get("demos", ())), tuple(guidance["settings"].items()))
+    demos = tuple(Demo.from_json(demo) for demo in guidance.get("demos", ()))
+    return Candidate(tuple(texts.items()), demos, tuple(guidance.get("settings", {}).items()))
 
 
 def _sessions(path: Path, eval_ratio: float | None) -> Source:
