@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gepa_atlas.errors import BudgetExhausted, ContractError
+from gepa_atlas.errors import BudgetExhausted, ConfigError, ContractError
 from gepa_atlas.types import Role, Usage
 
 
@@ -55,6 +56,15 @@ class Budget:
             raise ContractError(f"slot {slot} spent {rollouts} rollouts and had reserved {reserved}")
         self.spent += rollouts
         return reserved - rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A call of the past, for the purse. usage None: intended by a process that died, outcome unknown, so its worst case counts."""
+
+    role: Role
+    usage: Usage | None
+    worst_tokens: int
 
 
 class Purse:
@@ -108,3 +118,28 @@ class Purse:
             self._largest_tokens[role] = max(self._largest_tokens.get(role, 0), usage.tokens)
         if usage.dollars is not None:
             self._largest_dollars[role] = max(self._largest_dollars.get(role, 0.0), usage.dollars)
+
+    def countable(self, usage: Usage, worst_tokens: int) -> Usage:
+        """Under a token limit an unknown usage counts as the worst case; else unknown stays unknown."""
+        if self.limits.tokens is None or usage.tokens is not None:
+            return usage
+        return Usage(worst_tokens, 0, usage.dollars, usage.seconds, usage.calls)
+
+    def restore(self, charges: Iterable[Charge]) -> None:
+        """Take calls of the past in. Raises ConfigError for a call without a price under a limit on dollars."""
+        dearest: dict[Role, float] = {}
+        unknown: list[Charge] = []
+        for charge in charges:
+            if charge.usage is None:
+                unknown.append(charge)
+                continue
+            if self.limits.dollars is not None and charge.usage.dollars is None:
+                raise unpriced(charge.role, f"what the {charge.role} calls of this run cost is unknown")
+            self.add(charge.role, self.countable(charge.usage, charge.worst_tokens))
+            dearest[charge.role] = max(dearest.get(charge.role, 0.0), charge.usage.dollars or 0.0)
+        for charge in unknown:
+            self.add(charge.role, Usage(charge.worst_tokens, 0, dearest.get(charge.role, 0.0), 0.0, 1))
+
+
+def unpriced(role: Role, why: object) -> ConfigError:
+    return ConfigError(f"budget.dollars: {why}; give the {role} a price (price, or dollars_per_call), or remove budget.dollars")

@@ -17,31 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gepa_atlas.budget import Limits, Purse
-from gepa_atlas.errors import (
-    AtlasError,
-    BudgetExhausted,
-    CallError,
-    CallTimeout,
-    ConfigError,
-    ContractError,
-    Garbled,
-    Outage,
-    Permanent,
-)
+from gepa_atlas.budget import Charge, Limits, Purse, unpriced
+from gepa_atlas.errors import AtlasError, BudgetExhausted, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent
 from gepa_atlas.lanes import DOUBTFUL, Attempting, Gate, Lane, Reply, Retry
-from gepa_atlas.ports import Agent, ChatModel, ChatRequest, Completion, Composed, Endpoint
+from gepa_atlas.ports import Agent, ChatModel, Composed, Endpoint
+from gepa_atlas.roles import ChatBehind, ComposedStudent, Student
 from gepa_atlas.secrets import scrub, scrub_document
-from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Charge, Entry, MemoryTape, Tape, error_body, recorded_error
-from gepa_atlas.types import Attempt, Component, Role, Task, Usage, canonical
+from gepa_atlas.tape import BUDGET_EXHAUSTED, SLOT, Entry, MemoryTape, Tape, error_body, recorded_error
+from gepa_atlas.types import Role, Usage
 
 _NO_LIMITS, _RETRY, _NOTHING = Limits(), Retry(), Usage()
 _NEVER_MADE = {"kind": "never_made", "reason": "the run stopped before it was sent", "transient": True}
@@ -116,7 +106,7 @@ class Calls:
         self._deadline: float | None = None  # on the clock of the event loop; known from the first call on
         self._reserved = 0  # calls with a reservation in the purse
         self._given_back = asyncio.Event()
-        self._restore(tape.charges())
+        self.spent.restore(tape.charges())
 
     async def make(self, *, role: Role, key: str, endpoint: Endpoint, worst_tokens: int, attempt: Attempting) -> dict[str, Any]:
         """The body of this call: recorded, shared or new. `attempt` makes one try and raises CallError when it fails.
@@ -151,7 +141,7 @@ class Calls:
             raise ContractError("the tape was changed after the first call")
         self._tape = tape
         self._holds = True
-        self._restore(tape.charges())
+        self.spent.restore(tape.charges())
 
     @contextlib.contextmanager
     def impatient(self) -> Iterator[None]:
@@ -184,12 +174,12 @@ class Calls:
 
     def agent(self, agent: Agent) -> Agent:
         """The same agent behind this door, in the role of the student."""
-        kind = _ComposedStudent if isinstance(agent, Composed) else _Student
+        kind = ComposedStudent if isinstance(agent, Composed) else Student
         return kind(agent, self, agent.identity, agent.endpoint)
 
     def model(self, model: ChatModel, role: Role) -> ChatModel:
         """The same model behind this door, in the given role."""
-        return _Model(model, role, self, model.identity, model.endpoint)
+        return ChatBehind(model, role, self, model.identity, model.endpoint)
 
     # -- one call ------------------------------------------------------------------------------------------------------
 
@@ -202,14 +192,14 @@ class Calls:
             return
         usage = Usage()
         try:
-            usage = self._countable(await self._call(call), call.worst_tokens)
+            usage = self.spent.countable(await self._call(call), call.worst_tokens)
         finally:
             self._reserved -= 1
             self._given_back.set()
             try:
                 self.spent.settle(call.role, hold, usage)
             except BudgetExhausted as error:
-                raise _unpriced(call.role, error) from None
+                raise unpriced(call.role, error) from None
 
     async def _reserve(self, call: _Call) -> tuple[int, float]:
         """Room in the purse for the worst case of this call. While there is none, calls under way are awaited: most of what was reserved
@@ -369,26 +359,6 @@ class Calls:
 
     # -- what was spent ------------------------------------------------------------------------------------------------
 
-    def _countable(self, usage: Usage, worst_tokens: int) -> Usage:
-        """Under a token limit an unknown usage counts as the worst case; else unknown stays unknown."""
-        if self.spent.limits.tokens is None or usage.tokens is not None:
-            return usage
-        return Usage(worst_tokens, 0, usage.dollars, usage.seconds, usage.calls)
-
-    def _restore(self, charges: Iterable[Charge]) -> None:
-        dearest: dict[Role, float] = {}
-        unknown: list[Charge] = []
-        for charge in charges:
-            if charge.usage is None:
-                unknown.append(charge)
-                continue
-            if self.spent.limits.dollars is not None and charge.usage.dollars is None:
-                raise _unpriced(charge.role, f"what the {charge.role} calls of this run cost is unknown")
-            self.spent.add(charge.role, self._countable(charge.usage, charge.worst_tokens))
-            dearest[charge.role] = max(dearest.get(charge.role, 0.0), charge.usage.dollars or 0.0)
-        for charge in unknown:
-            self.spent.add(charge.role, Usage(charge.worst_tokens, 0, dearest.get(charge.role, 0.0), 0.0, 1))
-
     def _used(self, call: _Call, entry: Entry, replayed: bool) -> None:
         if call.key not in self._first_slot:
             self.counts[call.role] += 1
@@ -421,76 +391,6 @@ async def _timed(call: _Call) -> Reply:
         return json.loads(scrub_document(body)), Usage.from_json(usage.to_json())
     except ValueError:
         raise Garbled(f"an answer from {call.endpoint.name!r} holds a number that is not finite") from None
-
-
-def _unpriced(role: Role, why: object) -> ConfigError:
-    return ConfigError(f"budget.dollars: {why}; give the {role} a price (price, or dollars_per_call), or remove budget.dollars")
-
-
-# -- ports behind the door --------------------------------------------------------------------------------------------
-
-
-def _key(role: Role, identity: str, request: str, sample: int) -> str:
-    """The digest of {identity, request, role, sample}; the request is given as canonical JSON."""
-    whole = f'{{"identity":{canonical(identity)},"request":{request},"role":"{role}","sample":{sample}}}'
-    return hashlib.sha256(whole.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Student:
-    inner: Agent
-    calls: Calls
-    identity: str
-    endpoint: Endpoint
-
-    async def run(self, task: Task) -> Attempt:
-        request = canonical(task.to_json())
-        key = _key("student", self.identity, request, task.sample)
-
-        async def attempt() -> Reply:
-            answer = await self.inner.run(task)
-            if answer.error is not None:
-                raise ContractError(f"agent {self.identity}: run() returned a failed attempt; it must raise a CallError")
-            return answer.to_json(), answer.usage
-
-        worst = len(request) // 2 + 1024
-        body = await self.calls.make(role="student", key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
-        return Attempt.from_json(body)
-
-
-@dataclass(frozen=True)
-class _ComposedStudent(_Student):
-    def components(self) -> tuple[Component, ...]:
-        return self._composed.components()
-
-    def texts(self) -> dict[str, str]:
-        return self._composed.texts()
-
-    @property
-    def _composed(self) -> Composed:
-        assert isinstance(self.inner, Composed)
-        return self.inner
-
-
-@dataclass(frozen=True)
-class _Model:
-    inner: ChatModel
-    role: Role
-    calls: Calls
-    identity: str
-    endpoint: Endpoint
-
-    async def complete(self, request: ChatRequest) -> Completion:
-        key = _key(self.role, self.identity, canonical(request.to_json()), request.sample)
-
-        async def attempt() -> Reply:
-            answer = await self.inner.complete(request)
-            return answer.to_json(), answer.usage
-
-        chars = len(request.prompt or "") + sum(len(m.content) for m in request.messages)
-        worst = chars // 2 + request.max_tokens
-        body = await self.calls.make(role=self.role, key=key, endpoint=self.endpoint, worst_tokens=worst, attempt=attempt)
-        return Completion.from_json(body)
 
 
 __all__ = ["BUDGET_EXHAUSTED", "SLOT", "CallEvent", "Calls", "Charge", "Draining", "Entry", "MemoryTape", "Retry", "Tape"]

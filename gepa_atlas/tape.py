@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from gepa_atlas.budget import Charge
 from gepa_atlas.errors import BudgetExhausted, CallError, Permanent, Transient
 from gepa_atlas.secrets import scrub
 from gepa_atlas.types import Role, Usage
@@ -25,15 +26,6 @@ class Entry:
     body: dict[str, Any]
     usage: Usage = Usage()
     attempts: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """A call of the past, for the purse. usage None: intended by a process that died, outcome unknown, so its worst case counts."""
-
-    role: Role
-    usage: Usage | None
-    worst_tokens: int
 
 
 class Tape(Protocol):

@@ -19,7 +19,7 @@ LEVELS = {
     "types": 0, "errors": 0, "budget": 0, "ports": 0, "texts": 0, "pieces": 0, "secrets": 0, "settings": 0, "threads": 0, "plugins": 0,
     "answers": 0, "tags": 0, "configfile": 0,
     "evolve": 1,
-    "calls": 2, "lanes": 2,
+    "calls": 2, "lanes": 2, "roles": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
@@ -35,7 +35,8 @@ RAISED = {"rim.reward": 3}  # the panel with models and calls of its own, for us
 
 # Below the top, parts of one level know each other only where this says so.
 NEIGHBOURS = {
-    ("calls", "lanes"), ("calls", "tape"), ("store", "tape"), ("store", "calls"), ("data", "datafile"), ("data", "datasource"),
+    ("calls", "lanes"), ("calls", "tape"), ("calls", "roles"), ("roles", "lanes"),
+    ("store", "tape"), ("store", "calls"), ("data", "datafile"), ("data", "datasource"),
     ("datasource", "datafile"), ("datasource", "wire"),
     ("llm", "wire"), ("connectors", "wire"),
     ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from gepa_atlas.budget import Charge
 from gepa_atlas.errors import ContractError, RunChanged
 from gepa_atlas.secrets import scrub_document, scrub_json
 from gepa_atlas.store.exports import refused, write_json
@@ -21,7 +22,7 @@ from gepa_atlas.store.lock import RunLock, refuse_remote
 from gepa_atlas.store.log import DDL, SCHEMA, Draft, Index, explain, load
 from gepa_atlas.store.view import RunView, connect_reader
 from gepa_atlas.store.writer import Writer
-from gepa_atlas.tape import SLOT, Charge, Entry
+from gepa_atlas.tape import SLOT, Entry
 from gepa_atlas.types import Role, Usage, canonical
 
 _APPLICATION = 0x47415431  # "GAT1", for file(1)
