@@ -31,8 +31,8 @@ _TRAINED = ("sft", "preference", "train", "distill")
 STAGES: tuple[Stage, ...] = (
     Stage("export", "gepa_atlas.handoff.exporter:run", (), ("handoff",), ("gepa_atlas.handoff.exporter:inputs",)),
     Stage(
-        "validate", "gepa_atlas.handoff.validator:run", ("export",), ("validation", "model", "grpo", "sft"),
-        ("gepa_atlas.handoff.validator:inputs",),
+        "validate", "gepa_atlas.train.tokens:validate", ("export",), ("validation", "model", "grpo", "sft"),
+        ("gepa_atlas.handoff.validator:inputs", _WEIGHTS),
     ),
     Stage("baseline", "gepa_atlas.train.baseline:run", ("export", "validate"), ("baseline", "reward", "student", "rim"), (_SCHOOL,)),
     Stage(
