@@ -125,6 +125,7 @@ def measure(world: str, noise: str, n: int, shared: float, effect: float, *, eva
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=400, help="evaluations of each kind")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="which worlds, comma-separated")
     parser.add_argument("--tasks", default="20,60,150", help="task counts, comma-separated")
     parser.add_argument("--samples", type=int, default=4, help="answers a task and cell")
     parser.add_argument("--effects", default="0,0.05,0.1", help="true gains of the adapter over the prompt alone")
@@ -132,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for effect in map(float, args.effects.split(",")):
-        for world in WORLDS:
+        for world in args.worlds.split(","):
             for noise, shared in (("none", 0.0), ("graded", 0.0), ("bernoulli", 0.0), ("bernoulli", 0.8)):
                 if world == "even" and noise == "none":
                     continue  # every difference is the effect itself

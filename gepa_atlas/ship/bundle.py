@@ -19,13 +19,18 @@ from gepa_atlas.ship.adapter import card, serve_line, shipped_files
 from gepa_atlas.ship.card import model_card
 from gepa_atlas.ship.contents import Contents, of_run, pretty
 from gepa_atlas.ship.gate import CELLS, EVAL, ShipConfig
+from gepa_atlas.ship.registry import Registry
 from gepa_atlas.store.exports import refused
 
 SCHEMA = "gepa-atlas.bundle/1"
 
 
 def run(work: Workspace, config: ShipConfig) -> StageResult:
-    """The stage `package`: bundle/ of the training run. Raises DataError when a file is not the one that was judged."""
+    """The stage `package`: bundle/ of the training run, and its promotion where `package.promote` says so.
+
+    The promotion is part of the stage: a run that is killed before it does it again, and one that is only looked at again does not undo
+    a rollback. Raises DataError when a file is not the one that was judged, GateRefused when it may not be promoted.
+    """
     gate, handoff = work.folder_of("gate"), work.folder_of("export")
     manifest = sums.read_json(handoff / "manifest.json") if (handoff / "manifest.json").is_file() else {}
     bundle = build(
@@ -47,7 +52,11 @@ def run(work: Workspace, config: ShipConfig) -> StageResult:
             },
         },
     )
-    return StageResult((*sums.files_of(work.folder), sums.SUMS), {"bundle": bundle, "operation": config.package.operation})
+    if config.package.promote:
+        Registry(Path(config.package.registry)).promote(work.folder)
+        work.progress.note(f"package: bundle {bundle} serves {config.package.operation}")
+    figures = {"bundle": bundle, "operation": config.package.operation, "promoted": config.package.promote}
+    return StageResult((*sums.files_of(work.folder), sums.SUMS), figures)
 
 
 def build(

@@ -37,5 +37,5 @@ class PackageConfig(Settings):
 
     operation: str = Field(default="teacher", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # what the bundle is promoted for
     registry: str = "registry"  # relative to the current directory
-    promote: bool = False  # `run` ends with `promote` when the gate has passed
+    promote: bool = False  # the stage package ends with `promote`; it is reached when the gate has passed
     license: str | None = None  # of the model card

@@ -67,7 +67,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
             rows += _regression(work, config, school, model, tokenizer, who)
     _refuse_outage(rows, config)
     atomic_write(work.folder / CELLS, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-    return StageResult((CELLS,), figures(rows))
+    return StageResult((CELLS,), {**figures(rows), "base_sha256": weights.base_sha256(base)})  # the gate holds the adapter against it
 
 
 def questions_of(work: Workspace, config: TrainConfig, school: School) -> list[Question]:

@@ -13,7 +13,8 @@ import yaml
 from gepa_atlas.errors import BundleDamaged, ConfigError, DataError
 from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.ship import bundle, gate, sums
-from tests.ship.world import GAIN, PROMPT, easy, effects, packaged, training_run
+from gepa_atlas.ship.registry import Registry
+from tests.ship.world import GAIN, PROMPT, Config, easy, effects, packaged, training_run
 
 
 @pytest.fixture
@@ -46,6 +47,13 @@ def test_the_same_run_makes_the_same_bundle(built: Path, tmp_path: Path) -> None
     first = sums.bundle_id(built)
     assert bundle.run(work, easy()).figures["bundle"] == first == sums.bundle_id(built)
     assert [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_run_that_says_so_promotes_its_bundle(tmp_path: Path) -> None:
+    config = easy(registry=tmp_path / "registry")
+    package = config.package.model_copy(update={"promote": True})
+    made = packaged(tmp_path / "run", Config(config.gate, package))
+    assert Registry(tmp_path / "registry").channel("teacher").current == sums.bundle_id(made)
 
 
 def test_what_training_leaves_beside_an_adapter_does_not_ship(tmp_path: Path) -> None:
