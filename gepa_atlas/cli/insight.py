@@ -7,12 +7,13 @@ from pathlib import Path
 
 import typer
 
-from gepa_atlas.cli.views import find_run
+from gepa_atlas.cli.views import find_run, read_result
 from gepa_atlas.errors import ConfigError, RunChanged
 from gepa_atlas.report.ledger import Ledger
 from gepa_atlas.report.terminal import clean
 from gepa_atlas.secrets import scrub
 from gepa_atlas.store.exports import atomic_write
+from gepa_atlas.types import Candidate
 
 _WIDTH = 400  # characters of a printed line of figures
 
@@ -22,15 +23,9 @@ def export(name: str, form: str, output: Path | None) -> None:
     from gepa_atlas.report.exporters import export as convert
 
     directory = find_run(name)
-    path = directory / "optimized_prompts.json"
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: there is no result yet; `gepa-atlas optimize` finishes the run, `gepa-atlas report` writes it again"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"{path}: is not JSON any more; `gepa-atlas report {directory}` writes it again") from None
+    document = read_result(directory)
+    if document is None:
+        raise ConfigError(f"{directory}: the run has no result yet; `gepa-atlas optimize` finishes it, `gepa-atlas report` writes it again")
     _, text = convert(document, form)
     if output is None:
         typer.echo(scrub(text), nl=False)
@@ -52,21 +47,30 @@ def compare(one: str, other: str, *, as_json: bool) -> None:
 
 
 def why(name: str, candidate: str, *, as_json: bool) -> None:
-    from gepa_atlas.build import build_experiment
-    from gepa_atlas.config import load_resolved
     from gepa_atlas.report.why import lines
     from gepa_atlas.report.why import why as asked
 
     directory = find_run(name)
     ledger = Ledger.read(directory)
-    seeds = build_experiment(load_resolved(directory)).seeds
-    found = asked(ledger, seeds, candidate, directory / "traces.jsonl")
+    found = asked(ledger, _seeds(directory), candidate, directory / "traces.jsonl")
     if as_json:
         typer.echo(scrub(json.dumps(found.to_json(), indent=2, ensure_ascii=False)))
         return
     for part in lines(found):
         for line in part.split("\n"):
             typer.echo(" " * (len(line) - len(line.lstrip(" "))) + clean(line))
+
+
+def _seeds(directory: Path) -> tuple[Candidate, ...]:
+    """The seed of a run: from its result; of a run without one, from its configuration, which must then be loadable."""
+    from gepa_atlas.build import build_experiment
+    from gepa_atlas.config import load_resolved
+
+    result = read_result(directory) or {}
+    if "seed_candidate" in result:
+        row = result["seed_candidate"]
+        return (Candidate.from_json({"texts": row["candidate"], "demos": row["demonstrations"], "settings": row["settings"]}),)
+    return build_experiment(load_resolved(directory)).seeds
 
 
 def fork(name: str, at: int, run_dir: Path | None, sets: list[str]) -> int:

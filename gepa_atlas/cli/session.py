@@ -195,10 +195,10 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
     challenger = challenger_of(result)
     with RunView.read(result.directory) as run:
         run_id = run.run_id
-    columns = set(evolution.archive.columns)
+    select = set(evolution.val)
     lessons: dict[str, dict[tuple[str, str, int], Lesson]] = defaultdict(dict)
     for lesson in result.lessons:
-        if lesson.example.id in columns:
+        if lesson.example.id in select:
             lessons[lesson.candidate_id].setdefault(lesson.cell, lesson)
     population = tuple(
         Member(e.candidate, scorecard(e.id, list(lessons[e.id].values()), len(lessons[e.id])) if e.n else None, e.note)

@@ -55,7 +55,7 @@ def show_run(name: str, *, as_json: bool) -> None:
             "told": run.told,
             "digest": run.digest(),
             "calls": run.calls(),
-            "result": _result(run.directory),
+            "result": read_result(run.directory),
         }
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -89,7 +89,8 @@ def print_calls(name: str, *, as_json: bool) -> None:
         typer.echo(f"{role:10} {json.dumps(charged)}")
 
 
-def _result(directory: Path) -> dict[str, Any] | None:
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """optimized_prompts.json of a run; None when there is none yet. Raises ConfigError when it is no JSON document."""
     path = directory / "optimized_prompts.json"
     try:
         found = json.loads(path.read_text("utf-8"))

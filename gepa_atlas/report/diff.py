@@ -41,6 +41,23 @@ def edits(old: str, new: str) -> list[int | str]:
     return [piece.text if piece.op == "+" else size[piece.op] * len(piece.text) for piece in pieces(old, new)]
 
 
+def brief(found: Sequence[Piece], around: int = 80) -> list[Piece]:
+    """The same with what stayed cut to about so many characters on either side of a change; a cut is an ellipsis."""
+    if len(found) == 1:
+        return list(found)
+    last = len(found) - 1
+    return [p if p.op != "=" else Piece("=", _cut(p.text, around if i else 0, around if i < last else 0)) for i, p in enumerate(found)]
+
+
+def _cut(text: str, head: int, tail: int) -> str:
+    """The first and the last characters of a stretch, by whole words."""
+    if len(text) <= 2 * (head + tail):
+        return text
+    first = text[:head].rsplit(None, 1)[0] + " " if head else ""
+    rest = text[len(text) - tail :].split(None, 1)[-1] if tail else ""
+    return f"{first}… {rest}"
+
+
 def _by_word(a: Sequence[str], b: Sequence[str]) -> list[Piece]:
     if len(a) * len(b) > _FINE:
         return [Piece("-", "".join(a)), Piece("+", "".join(b))]

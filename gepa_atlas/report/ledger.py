@@ -5,8 +5,9 @@ This serves what must work on a run whose agent or data are not at hand, and on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +79,27 @@ class Ledger:
         """The held-out test."""
         return next((s for s in reversed(self.slots) if s.decision.kind is SlotKind.FINAL), None)
 
-    def scores(self, candidate: str, *, final: bool | None = None) -> dict[str, tuple[float, float]]:
-        """Mean (before, after) by example over the scored samples; `final`: of the held-out test only, or of the search only."""
+    @cached_property
+    def select(self) -> frozenset[str]:
+        """Examples that candidates were measured on during the search; those that an operator only read are not among them."""
+        return frozenset(e for slot in self.slots if slot.decision.kind is not SlotKind.FINAL for e in slot.gate)
+
+    def scores(self, candidate: str, *, final: bool) -> dict[str, tuple[float, float]]:
+        """Mean (before, after) by example over the scored samples, on the held-out test or on the search (select) split."""
+        return self._scores(candidate, final, None if final else self.select)
+
+    def read_scores(self, candidate: str, examples: Collection[str]) -> dict[str, tuple[float, float]]:
+        """The same on train examples that an operator read."""
+        return self._scores(candidate, False, examples)
+
+    def _scores(self, candidate: str, final: bool, among: Collection[str] | None) -> dict[str, tuple[float, float]]:
         by_example: dict[str, dict[int, tuple[float, float]]] = {}
         for slot in self.slots:
-            if final is not None and final is not (slot.decision.kind is SlotKind.FINAL):
+            if final is not (slot.decision.kind is SlotKind.FINAL):
                 continue
             for told in slot.told:
+                if among is not None and told.example not in among:
+                    continue
                 if told.candidate == candidate and told.before is not None and told.after is not None:
                     by_example.setdefault(told.example, {})[told.sample] = (told.before, told.after)
         samples = {example: list(told.values()) for example, told in by_example.items()}

@@ -64,7 +64,7 @@ def why(ledger: Ledger, seeds: tuple[Candidate, ...], name: str, traces: Path | 
     ours = ledger.scores(candidate.id, final=False)
     parent = ledger.scores(parents[0].id, final=False) if parents else {}
     held_out = ledger.scores(candidate.id, final=True)
-    read = {e: parent[e] for e in made.read if e in parent} if made else {}
+    read = ledger.read_scores(parents[0].id, made.read) if made and parents else {}
     later = tuple(s for s in ledger.slots if s.decision.candidate_id == candidate.id and s is not made)
     return Why(
         candidate,

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gepa_atlas.report.diff import edits, pieces
+from gepa_atlas.report.diff import brief, edits, pieces
 
 TEXT = st.text(st.sampled_from("ab \n\t{}é🎓"), max_size=60)
 
@@ -38,3 +38,14 @@ def test_a_recipe_makes_the_new_text_of_the_old(old: str, new: str) -> None:
 def test_a_changed_word_is_a_word() -> None:
     found = pieces("Reply with the number.\nBe brief.\n", "Reply with the order number.\nBe brief.\n")
     assert [tuple(p) for p in found] == [("=", "Reply with the "), ("+", "order "), ("=", "number.\nBe brief.\n")]
+
+
+def test_what_stayed_is_cut_and_what_changed_is_not() -> None:
+    old = "\n".join(f"Line {n} of a long prompt." for n in range(60))
+    found = brief(pieces(old, old.replace("Line 30", "Row 30") + "\nOne more."))
+    shown = "".join(p.text for p in found)
+    assert len(shown) < 500 and shown.startswith("… ") and "Row " in shown and shown.endswith("One more.")
+    assert [p.text for p in found if p.op != "="] == [
+        p.text for p in pieces(old, old.replace("Line 30", "Row 30") + "\nOne more.") if p.op != "="
+    ]
+    assert brief(pieces(old, old)) == pieces(old, old)
