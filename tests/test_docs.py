@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/python.md", "docs/bridges.md", "docs/handoff.md")
+PAGES = ("README.md", "docs/python.md", "docs/bridges.md", "docs/handoff.md", "docs/sweeps.md")
 
 
 def examples() -> list[object]:

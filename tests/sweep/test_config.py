@@ -87,7 +87,7 @@ def test_a_stepped_range_has_both_ends(made: Made) -> None:
     assert [s.labels() for s in sweep.space] == [[0.0, 0.1, 0.2, 0.3], [2, 5, 8]]
 
 
-@pytest.mark.parametrize(("name", "cells"), [("toyworld", 24)])
+@pytest.mark.parametrize(("name", "cells"), [("toyworld", 24), ("local", 6)])
 def test_the_shipped_sweeps(name: str, cells: int) -> None:
     sweep = load_sweep(ROOT / "configs" / "sweeps" / f"{name}.yaml")
     assert sweep.planned() * len(sweep.instances) == cells
