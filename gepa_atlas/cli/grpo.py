@@ -46,6 +46,9 @@ Out = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="W
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as seed=7 or grpo.max_steps=20; repeatable.")
 ]
+Over = Annotated[
+    list[Path] | None, typer.Option("--over", metavar="FILE", help="Another YAML file, laid over the configuration; repeatable.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 DryRun = Annotated[
@@ -73,6 +76,7 @@ def run(
     from_: From = None,
     until: Until = None,
     set_: Set = None,
+    over: Over = None,
     dry_run: DryRun = False,
     eval_ratio: Annotated[float | None, typer.Option(help="Share of tasks held out, for traces without splits (ATLAS sessions).")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Tasks at most.")] = None,
@@ -86,7 +90,7 @@ def run(
 
     more = {"handoff.eval_ratio": eval_ratio, "handoff.max_samples": max_samples}
     more |= commands.wandb(wandb_project, wandb_run_name)
-    loaded = commands.load(config, export_path, output_dir, set_, more)
+    loaded = commands.load(config, export_path, output_dir, set_, more, over)
     if dry_run:
         return commands.dry_run(loaded, as_json=json_)
     return commands.run(loaded, first=from_, until=until, quiet=quiet, as_json=json_)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,18 @@ from gepa_atlas.train.config import LoadedTrain, load_train_config
 from gepa_atlas.train.fields import check_fields
 from gepa_atlas.train.report import build_report, records
 from gepa_atlas.train.stages import chain
+from gepa_atlas.train.surroundings import prepare
 
 _CODES = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 def load(
-    config: Path, export_path: Path | None, output_dir: Path | None, sets: Sequence[str] | None, more: Mapping[str, Any] | None = None
+    config: Path,
+    export_path: Path | None,
+    output_dir: Path | None,
+    sets: Sequence[str] | None,
+    more: Mapping[str, Any] | None = None,
+    over: Sequence[Path] | None = None,
 ) -> LoadedTrain:
     """The configuration with the flags of a command in it."""
     load_env_files(config)
@@ -33,7 +38,7 @@ def load(
         "output_dir": str(output_dir) if output_dir else None,
         **(more or {}),
     }
-    return load_train_config(config, sets or (), flags=flags)
+    return load_train_config(config, sets or (), flags=flags, over=over or ())
 
 
 def wandb(project: str | None, name: str | None) -> dict[str, Any]:
@@ -57,8 +62,8 @@ def launching(processes: int, vllm_gpus: int, cpu: bool) -> dict[str, Any]:
 
 
 def run(loaded: LoadedTrain, *, first: str | None, until: str | None, quiet: bool, as_json: bool) -> int:
+    prepare(loaded.config, loaded.base_dir)
     check_fields(loaded.config)
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         ran = runner.run(loaded, first=first, until=until, progress=Lines(quiet or as_json))
     except KeyboardInterrupt:
@@ -90,6 +95,7 @@ def closing(report: Mapping[str, Any], ran: runner.Ran) -> list[str]:
 def dry_run(loaded: LoadedTrain, *, as_json: bool) -> int:
     from gepa_atlas.train.plan import plan, plan_lines
 
+    prepare(loaded.config, loaded.base_dir)
     check_fields(loaded.config)
     planned = plan(loaded)
     if as_json:

@@ -1,6 +1,6 @@
 """What a stage of training is given and gives back: one directory, one folder a stage, `stage.json` written last.
 
-Layout of `output_dir`: handoff/ (export and validate), baseline/, sft/, preference/, train/, distill/, eval/, gate/, bundle/.
+Layout of `output_dir`: optimize/, handoff/ (export and validate), baseline/, sft/, preference/, train/, distill/, eval/, gate/, bundle/.
 A folder without a `stage.json` whose status is `done` is unfinished work: its stage may go on from what it finds there, or begin again.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 from gepa_atlas.errors import ConfigError
 
 FOLDERS = {
-    "export": "handoff", "validate": "handoff", "baseline": "baseline", "sft": "sft", "preference": "preference", "train": "train",
-    "distill": "distill", "eval": "eval", "gate": "gate", "package": "bundle",
+    "optimize": "optimize", "export": "handoff", "validate": "handoff", "baseline": "baseline", "sft": "sft",
+    "preference": "preference", "train": "train", "distill": "distill", "eval": "eval", "gate": "gate", "package": "bundle",
 }  # fmt: skip
 RECORDS = {"validate": "validate.stage.json", "package": "../bundle.stage.json"}  # the others: stage.json; a bundle holds what ships only
 

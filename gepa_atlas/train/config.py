@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gepa_atlas.config import ProviderConfig
-from gepa_atlas.configfile import Tree, assign, escape, expand, put, read_with_defaults
+from gepa_atlas.configfile import Tree, assign, escape, expand, merge, put, read_with_defaults
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.handoff.config import ExportConfig, ValidateConfig
 from gepa_atlas.settings import Settings, load
@@ -237,6 +237,7 @@ class TrainConfig(Settings):
     seed: int = Field(default=0, ge=0)
     student: ProviderConfig | None = None  # who is taught; None: the agent of the optimization run
     rim: dict[str, Any] | None = None  # the judges; None: those of the optimization run
+    optimize: str | None = None  # configuration of `gepa-atlas optimize` whose run is made first, where handoff.path names no traces
     handoff: ExportConfig = ExportConfig()
     validation: ValidateConfig = ValidateConfig()
     model: ModelConfig
@@ -261,6 +262,8 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
+        if self.optimize is not None and self.handoff.path is not None:
+            raise ValueError("optimize: makes the traces that handoff.path names already; keep one of the two")
         if self.handoff.prompt_mode == "population" and self.vllm.mode == "server":
             raise ValueError(
                 "handoff.prompt_mode: population needs different prompts in one group, and a vllm server is sent the first one only; "
@@ -299,15 +302,24 @@ class LoadedTrain:
 
 
 def load_train_config(
-    path: Path | str, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None, *, flags: Mapping[str, Any] | None = None
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    over: Sequence[Path] = (),
 ) -> LoadedTrain:
-    """Read, merge, override, expand and validate. `flags` are values by dotted key, set before `overrides`.
+    """Read, merge, override, expand and validate.
 
-    Raises ConfigError, one line.
+    `over` are files laid over this one; then come `flags`, values by dotted key, and then `overrides`. Raises ConfigError, one line.
     """
     path = Path(path)
     env = os.environ if env is None else env
     tree: Any = read_with_defaults(path, lambda own, _: own)
+    for file in over:
+        tree = merge(tree, read_with_defaults(file, lambda own, _: own))
+    if (flags or {}).get("handoff.path") is not None:
+        tree = put(tree, ("optimize",), None, "--export-path")  # the traces are there: none need to be made
     for key, value in (flags or {}).items():
         if value is not None:
             tree = put(tree, tuple(key.split(".")), value, f"--{key}")

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.rim.config import RimConfig
+from gepa_atlas.rim.judges.base import JudgeSettings
 from gepa_atlas.settings import load
+from gepa_atlas.train import school
 from gepa_atlas.train.config import LoadedTrain, TrainConfig
 from gepa_atlas.train.launch import launch_lines
 from gepa_atlas.train.runner import resolve
+from gepa_atlas.train.sft import GATE_TASKS
 from gepa_atlas.train.size import shown, size_of
-from gepa_atlas.train.stages import BY_NAME, chain
+from gepa_atlas.train.stages import BY_NAME, adapter_before, chain
 
 FILES = ("traces", "prompts", "tasks", "sft", "dpo", "kto", "grpo_train", "grpo_val")
-CELLS = 5  # of the evaluation: {base, adapter} x {seed, evolved} and the student alone
+MODEL_JUDGES = ("llm", "atlas")
 
 
 def plan(loaded: LoadedTrain) -> dict[str, Any]:
@@ -30,16 +33,22 @@ def plan(loaded: LoadedTrain) -> dict[str, Any]:
         work.folder.mkdir()
         resolve(BY_NAME["export"].entry)(work, config)
         rows = {file: read_jsonl(work.folder / f"{file}.jsonl") for file in FILES}
-    counts = planned_counts(config, rows)
+        judging = load(RimConfig, school.source_of(work, config).rim, "rim")
+    asked = {name: len(read_jsonl(loaded.base_dir / path)) if path else 0 for name, path in _files(config).items()}
+    counts = planned_counts(config, rows, asked)
     size = size_of(config, loaded.base_dir)
     return {
         "config": loaded.resolved,
         "stages": [stage.name for stage in chain(config)],
         "counts": counts,
-        "cost": cost(counts, rows["traces"]),
+        "cost": cost(counts["student_runs_max"], judge_calls(judging.judges), rows["traces"]),
         "memory": {"parameters": size.parameters, "trained": size.trained, "bytes_a_process": size.memory, "disk_bytes": size.disk},
         "launch": launch_lines(config, loaded.base_dir, loaded.output_dir.absolute(), config.model.id or "MODEL"),
     }
+
+
+def _files(config: TrainConfig) -> dict[str, str | None]:
+    return {"underspecified": config.eval.underspecified, "regression": config.eval.regression}
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -47,40 +56,72 @@ def read_jsonl(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
 
-def planned_counts(config: TrainConfig, rows: Mapping[str, list[Any]]) -> dict[str, int]:
-    """How many of everything. `*_max` are upper bounds: an answer that is known already, or guidance in no valid form, asks nobody."""
+def planned_counts(config: TrainConfig, rows: Mapping[str, list[Any]], asked: Mapping[str, int]) -> dict[str, int]:
+    """How many of everything, by the names that `counts` of grpo_report.json has too. `*_max` are upper bounds: who has the answer
+    already, or is given guidance in no valid form, is not asked. `asked`: questions of the files that `eval` names."""
     tasks = rows["tasks"]
-    measured = [row for row in tasks if row["split"] == config.eval.split][: config.eval.max_tasks]
+    measured = len([row for row in tasks if row["split"] == config.eval.split][: config.eval.max_tasks]) + asked["underspecified"]
+    per_question = config.eval.samples * (1 + len(guided_cells(config)))  # the student alone is a cell too
     a_step = config.grpo.batch_size * config.grpo.gradient_accumulation * config.launch.processes
-    grpo_steps = config.grpo.max_steps if config.grpo.enabled else 0
-    counts = {f"{name}_rows": len(rows[name]) for name in FILES}
+    steps = config.grpo.max_steps if config.grpo.enabled else 0
+    counts = {name: len(rows[name]) for name in FILES}
     counts |= {f"tasks_{split}": sum(row["split"] == split for row in tasks) for split in ("train", "val", "test")}
     counts |= {
-        "sft_steps": sft_steps(config, len(rows["sft"])) if config.sft.enabled else 0,
-        "grpo_steps": grpo_steps,
-        "grpo_groups": grpo_steps * a_step // config.grpo.num_generations,
-        "grpo_completions": grpo_steps * a_step,
         "baseline_runs": len(tasks) * config.baseline.samples,
-        "eval_tasks": len(measured),
-        "eval_rows": len(measured) * config.eval.samples * CELLS,
+        "sft_steps": sft_steps(config, len(rows["sft"])) if config.sft.enabled else 0,
+        "grpo_steps": steps,
+        "grpo_groups": steps * a_step // config.grpo.num_generations,
+        "grpo_completions": steps * a_step,
+        "eval_rows": measured * per_question + asked["regression"] * models(config),
     }
-    asked = counts["baseline_runs"] + counts["grpo_completions"] + counts["eval_rows"]
-    judges = len(load(RimConfig, config.rim, "rim").judges) if config.rim is not None else 1
-    return counts | {"student_runs_max": asked, "judgements_max": asked * judges}
+    gate = 2 * min(GATE_TASKS, counts["tasks_val"]) if config.sft.enabled and config.sft.mini_gate else 0
+    runs = counts["baseline_runs"] + counts["grpo_completions"] + counts["eval_rows"] + gate + asked["underspecified"]
+    return counts | {"student_runs_max": runs}
+
+
+def models(config: TrainConfig) -> int:
+    """How many models the evaluation asks: the base, and what was trained."""
+    return 1 if adapter_before(config, "eval") is None else 2
+
+
+def guided_cells(config: TrainConfig) -> list[str]:
+    """Cells of the evaluation in which a model writes guidance."""
+    prompts = ["seed", "evolved"]
+    if config.eval.base_without_prompt or config.handoff.prompt_mode == "distil":
+        prompts.append("none")
+    return [f"{who}+{prompt}" for who in ("base", "adapter")[: models(config)] for prompt in prompts]
 
 
 def sft_steps(config: TrainConfig, rows: int) -> int:
     """Optimizer steps, as the trainer counts them: the last batch of an epoch may be smaller."""
-    if config.sft.max_steps is not None:
-        return config.sft.max_steps
+    if config.sft.max_steps is not None or not rows:
+        return config.sft.max_steps or 0
     batches = math.ceil(rows / (config.sft.batch_size * config.launch.processes))
     return math.ceil(math.ceil(batches / config.sft.gradient_accumulation) * config.sft.epochs)
 
 
-def cost(counts: Mapping[str, int], traces: list[Any]) -> dict[str, Any]:
-    """Tokens and dollars of the student, from what its recorded runs took; None where they did not say."""
-    del traces
-    return {"student_tokens": None, "student_dollars": None, "runs": counts["student_runs_max"]}
+def judge_calls(judges: Sequence[JudgeSettings]) -> int:
+    """Calls of judging models for one attempt, escalation apart; programs make none."""
+    return sum(judge.draw_count for judge in judges if judge.type in MODEL_JUDGES)
+
+
+def cost(runs: int, judged: int, traces: list[Any]) -> dict[str, Any]:
+    """Calls, and what the student's recorded runs say that one takes; None is unknown, never zero."""
+    usage = [json.loads(row["usage_json"]) for row in traces]
+
+    def mean(value: Callable[[Mapping[str, Any]], float | None]) -> float | None:
+        known = [found for row in usage if (found := value(row)) is not None]
+        return sum(known) / len(known) if known and len(known) == len(usage) else None
+
+    tokens = mean(lambda u: None if None in (u["input_tokens"], u["output_tokens"]) else u["input_tokens"] + u["output_tokens"])
+    dollars = mean(lambda u: u["dollars"])
+    return {
+        "student_runs_max": runs,
+        "judge_calls_max": runs * judged,
+        "student_tokens_max": None if tokens is None else round(runs * tokens),
+        "student_dollars_max": None if dollars is None else round(runs * dollars, 4),
+        "judge_dollars_max": 0.0 if judged == 0 else None,
+    }
 
 
 def plan_lines(planned: Mapping[str, Any]) -> list[str]:
@@ -88,6 +129,7 @@ def plan_lines(planned: Mapping[str, Any]) -> list[str]:
     counts, memory = planned["counts"], planned["memory"]
     lines = ["", f"Stages:  {', '.join(planned['stages'])}"]
     lines += [f"{name:18} {number}" for name, number in counts.items()]
+    lines += [f"{name:18} {'unknown' if number is None else number}" for name, number in planned["cost"].items() if name not in counts]
     lines.append(f"Memory:  {shown(memory['bytes_a_process'])} a process beside activations (estimate); disk {shown(memory['disk_bytes'])}")
     lines += [f"Launch:  {line}" for line in planned["launch"]] or ["Launch:  every stage runs in this process"]
     return lines

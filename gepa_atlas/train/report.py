@@ -38,7 +38,23 @@ def build_report(directory: Path, loaded: LoadedTrain) -> dict[str, Any]:
         "kl_step1": _figures(known, "train").get("kl_step1"),
         "adapter_sha256": trained.figures["adapter_sha256"] if trained else None,
         "seed": loaded.config.seed,
+        "counts": counts(loaded, known),
         "stages": {name: _stage(record) for name, record in known.items()},
+    }
+
+
+def counts(loaded: LoadedTrain, known: Mapping[str, StageRecord]) -> dict[str, int | None]:
+    """How many of everything there were, by the names that --dry-run uses; None: that stage has not ended."""
+    config, baseline = loaded.config, _figures(known, "baseline")
+    steps = _figures(known, "train").get("steps") if config.grpo.enabled else 0
+    a_step = config.grpo.batch_size * config.grpo.gradient_accumulation * config.launch.processes
+    rows = {name: count for name, count in _figures(known, "export").items() if isinstance(count, int)}
+    return rows | {
+        "baseline_runs": baseline["tasks"] * baseline["samples"] if baseline else None,
+        "sft_steps": _figures(known, "sft").get("steps") if config.sft.enabled else 0,
+        "grpo_steps": steps,
+        "grpo_completions": None if steps is None else steps * a_step,
+        "eval_rows": _figures(known, "eval").get("rows"),
     }
 
 

@@ -12,13 +12,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gepa_atlas.errors import AtlasError, ConfigError, DataError, GateRefused, UserError
-from gepa_atlas.handoff.workspace import Progress, Silent, StageRecord, StageResult, Workspace, read_record, sha256_file
+from gepa_atlas.handoff.workspace import FOLDERS, Progress, Silent, StageRecord, StageResult, Workspace, read_record, sha256_file
 from gepa_atlas.store.exports import refused, write_json
 from gepa_atlas.store.lock import RunLock, refuse_remote
 from gepa_atlas.train import launch
@@ -26,6 +26,7 @@ from gepa_atlas.train.config import LoadedTrain, TrainConfig, from_resolved
 from gepa_atlas.train.report import REPORT, write_report
 from gepa_atlas.train.size import check_disk
 from gepa_atlas.train.stages import BY_NAME, Stage, chain
+from gepa_atlas.train.surroundings import seed
 from gepa_atlas.train.versions import versions
 from gepa_atlas.types import digest
 
@@ -66,11 +67,19 @@ def run(loaded: LoadedTrain, *, first: str | None = None, until: str | None = No
     lock = RunLock(directory)
     try:
         write_json(directory / MARK, {**loaded.resolved, "source": str(loaded.path.absolute())})
-        return _run_all(loaded, directory, stages, progress)
+        return _run_all(placed(loaded, directory), directory, stages, progress)
     finally:
         lock.release()
         if not any(directory.rglob("*stage.json")):  # refused before any stage had begun well: leave nothing behind
             shutil.rmtree(directory)
+
+
+def placed(loaded: LoadedTrain, directory: Path) -> LoadedTrain:
+    """With the place of the traces that the stage `optimize` makes."""
+    if loaded.config.optimize is None:
+        return loaded
+    handoff = loaded.config.handoff.model_copy(update={"path": str(directory / FOLDERS["optimize"])})
+    return replace(loaded, config=loaded.config.model_copy(update={"handoff": handoff}))
 
 
 def part_of(stages: Sequence[Stage], first: str | None, until: str | None) -> tuple[Stage, ...]:
@@ -179,8 +188,15 @@ def call(stage: Stage, work: Workspace, config: TrainConfig) -> StageResult:
 def _called(stage: Stage, work: Workspace, config: TrainConfig, url: str | None) -> StageResult:
     if stage.launched and config.launch.backend == "accelerate":
         return launch.run_launched(stage, work, config, url)
+    return here(stage, work, launch.with_url(config, url))
+
+
+def here(stage: Stage, work: Workspace, config: TrainConfig) -> StageResult:
+    """The stage in this process."""
+    if stage.seeded:
+        seed(config.seed)
     function: Callable[[Workspace, TrainConfig], StageResult] = resolve(stage.entry)
-    return function(work, launch.with_url(config, url))
+    return function(work, config)
 
 
 def resolve(entry: str) -> Callable[..., Any]:
@@ -206,7 +222,8 @@ def section_hash(stage: Stage, loaded: LoadedTrain) -> str:
     """Digest of the part of the configuration that the stage reads, without keys that change only how fast or where."""
     tree: dict[str, Any] = {}
     for name in stage.reads:
-        value = loaded.resolved[name]
+        section, _, key = name.partition(".")
+        value = loaded.resolved[section][key] if key else loaded.resolved[section]
         tree[name] = {k: v for k, v in value.items() if k not in FREE.get(name, ())} if isinstance(value, dict) else value
     return digest({"stage": stage.name, "seed": loaded.config.seed, "sections": tree})
 
@@ -256,4 +273,4 @@ def load_resolved(directory: Path) -> LoadedTrain:
         tree = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); this is no training run of `gepa-atlas grpo run`") from None
-    return from_resolved(tree, path)
+    return placed(from_resolved(tree, path), directory.absolute())

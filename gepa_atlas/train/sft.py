@@ -26,7 +26,7 @@ from gepa_atlas.train.prompts import Prompts, asked, prompts_of, with_system
 from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of
 from gepa_atlas.types import Example
 
-_GATE_TASKS = 64  # held-out tasks that the mini-gate asks at most
+GATE_TASKS = 64  # held-out tasks that the mini-gate asks at most
 
 
 def run(work: Workspace, config: TrainConfig) -> StageResult:
@@ -124,7 +124,7 @@ def check_rows(dataset: Any, count: int) -> None:
 
 def _mini_gate(work: Workspace, config: TrainConfig, base: Path, model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
     """Held-out delta before and after the warm-up, on val tasks; `skipped` says why the warm-up is dropped, where it is."""
-    tasks = list(tasks_of(work, ("val",)).values())[:_GATE_TASKS]
+    tasks = list(tasks_of(work, ("val",)).values())[:GATE_TASKS]
     if not tasks:
         return {"skipped": None, "mini_gate": "not held: the hand-off has no val tasks"}
     with School(work, config, prompts.candidate, part=process()) as school:

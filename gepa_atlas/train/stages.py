@@ -14,7 +14,7 @@ from gepa_atlas.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the table. `reads` are top-level sections of the configuration; `launched` stages may need several processes."""
+    """One line of the table. `reads` are sections of the configuration, or keys in them; `launched` stages may need several processes."""
 
     name: str
     entry: str  # module:function
@@ -23,15 +23,22 @@ class Stage:
     inputs: tuple[str, ...] = ()  # module:function
     launched: bool = False
 
+    @property
+    def seeded(self) -> bool:
+        """Whether its own process draws: models are made, trained or asked in it."""
+        return self.launched or self.name == "eval"
+
 
 _WEIGHTS = "gepa_atlas.train.weights:inputs"  # what the base model is made of
 _SCHOOL = "gepa_atlas.train.reward:inputs"  # who is taught and who judges
 _TRAINED = ("sft", "preference", "train", "distill")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("export", "gepa_atlas.handoff.exporter:run", (), ("handoff",), ("gepa_atlas.handoff.exporter:inputs",)),
+    Stage("optimize", "gepa_atlas.train.optimize:run", (), (), ("gepa_atlas.train.optimize:inputs",)),
+    Stage("export", "gepa_atlas.handoff.exporter:run", ("optimize",), ("handoff", "sft.enabled"), ("gepa_atlas.handoff.exporter:inputs",)),
     Stage(
-        "validate", "gepa_atlas.train.tokens:validate", ("export",), ("validation", "model", "grpo", "sft"),
+        "validate", "gepa_atlas.train.tokens:validate", ("export",),
+        ("validation", "model", "grpo.enabled", "grpo.max_completion_length", "sft.enabled", "sft.max_length"),
         ("gepa_atlas.handoff.validator:inputs", _WEIGHTS),
     ),
     Stage("baseline", "gepa_atlas.train.baseline:run", ("export", "validate"), ("baseline", "reward", "student", "rim"), (_SCHOOL,)),
@@ -63,6 +70,7 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 def chain(config: TrainConfig) -> tuple[Stage, ...]:
     """The stages that this configuration runs, in order."""
     wanted = {
+        "optimize": config.optimize is not None,
         "sft": config.sft.enabled,
         "preference": config.preference.enabled,
         "train": config.grpo.enabled,

@@ -17,8 +17,9 @@ from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.handoff.workspace import Silent, StageResult, Workspace
 from gepa_atlas.store.exports import write_json
 from gepa_atlas.train.launch import RESULT, SIGN, with_url
-from gepa_atlas.train.runner import load_resolved, resolve
+from gepa_atlas.train.runner import here, load_resolved
 from gepa_atlas.train.stages import BY_NAME
+from gepa_atlas.train.surroundings import prepare
 
 
 class Spoken:
@@ -41,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, required=True)
     parser.add_argument("--vllm-url")
     given = parser.parse_args(arguments)
-    accelerate: Any = importlib.import_module("accelerate")
     loaded = load_resolved(given.output_dir)
+    prepare(loaded.config, loaded.base_dir)
+    accelerate: Any = importlib.import_module("accelerate")
     state: Any = accelerate.PartialState(cpu=loaded.config.launch.cpu)
     config = with_url(loaded.config, given.vllm_url)
     progress = Spoken() if state.is_main_process else Silent()
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"launch.processes: {given.processes} processes were asked for and {state.num_processes} started; "
                 "check that as many devices are visible, or set launch.cpu: true for processors"
             )
-        made: StageResult = resolve(BY_NAME[given.stage].entry)(work, config)
+        made: StageResult = here(BY_NAME[given.stage], work, config)
     except AtlasError as error:
         if state.is_main_process:
             write_json(work.folder / RESULT, {"error": str(error), "kind": type(error).__name__})
