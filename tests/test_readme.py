@@ -80,9 +80,8 @@ def test_ci_ends_in_the_test_script() -> None:
     assert [line for line in lines if "test.sh" in line or "pytest" in line] == lines[-1:]
 
 
-CONFIGURATIONS = sorted(
-    p for p in (ROOT / "configs").rglob("*.yaml") if not {"train", "sweeps"} & set(p.parts)
-)  # those have tests of their own
+# Those of sweeps and of training have tests of their own.
+CONFIGURATIONS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if not {"train", "sweeps"} & set(p.parts))
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda p: str(p.relative_to(ROOT)))
