@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -113,12 +113,7 @@ def optimize(
     upstream()
     for name, value in others.items():
         _refuse_foreign(name, value)
-    if not seed_candidate:
-        raise OptionRefused("seed_candidate must contain at least one component text.")
-    if not isinstance(seed_candidate, Mapping):
-        raise OptionRefused(
-            f"seed_candidate={seed_candidate!r:.80}: it is a mapping of component names to texts, {{'system_prompt': '...'}}"
-        )
+    _check_seed(seed_candidate)
     if max_metric_calls is not None and max_metric_calls < 2:
         raise OptionRefused(f"max_metric_calls={max_metric_calls!r}: the seed and one candidate need one each; give 2 or more")
     if skip_perfect_score and perfect_score is None:
@@ -126,14 +121,7 @@ def optimize(
     if max_merge_invocations != 5 and not use_merge:
         raise OptionRefused(f"max_merge_invocations={max_merge_invocations!r}: it is for use_merge=True")
     writing = _Writing(reflection_lm, reflection_lm_kwargs, reflection_prompt_template, custom_candidate_proposer, reflection_strategy)
-    if not reflect and not operators:
-        raise OptionRefused("reflect=False: then operators must be given, or nothing would ever change")
-    reads = (
-        ({REFLECT: reflection_minibatch_size or 3} if reflect else {})
-        | ({MERGE: 0} if use_merge else {})
-        | dict.fromkeys(operators or {}, 0)
-    )
-    named = tuple(Named(name, read) for name, read in reads.items())
+    named = _named(reflection_minibatch_size or 3 if reflect else None, use_merge, operators or {})
     options = Options(
         Plan(seed=seed, width=1, rollouts=max_metric_calls, operators=named, repeats=not cache_evaluation),
         _selector(module_selector),
@@ -210,6 +198,21 @@ def _result(search: Search, book: Book, run_dir: str | None, seed: int) -> Any:
 
 
 # -- reading the options ----------------------------------------------------------------------------------------------
+
+
+def _check_seed(seed: Any) -> None:
+    if not seed:
+        raise OptionRefused("seed_candidate must contain at least one component text.")
+    if not isinstance(seed, Mapping):
+        raise OptionRefused(f"seed_candidate={seed!r:.80}: it is a mapping of component names to texts, {{'system_prompt': '...'}}")
+
+
+def _named(reads: int | None, merge: bool, others: Collection[str]) -> tuple[Named, ...]:
+    """The operators of the search; `reads` train examples for reflection, None where there is none."""
+    if reads is None and not others:
+        raise OptionRefused("reflect=False: then operators must be given, or nothing would ever change")
+    found = ({} if reads is None else {REFLECT: reads}) | ({MERGE: 0} if merge else {}) | dict.fromkeys(others, 0)
+    return tuple(Named(name, read) for name, read in found.items())
 
 
 def _refuse_foreign(name: str, value: Any) -> None:

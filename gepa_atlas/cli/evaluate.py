@@ -12,6 +12,7 @@ from gepa_atlas.cli.limits import MaxMinutes, MaxTokens, MaxUsd, limits_of
 if TYPE_CHECKING:
     from gepa_atlas.cli.paired import Trial
     from gepa_atlas.ports import ChatModel
+    from gepa_atlas.rim.config import RimConfig
     from gepa_atlas.types import Attempt, Reward
 
 _RULE = "=" * 72
@@ -45,13 +46,10 @@ def evaluate(
     from gepa_atlas.cli.paired import load_questions, results
     from gepa_atlas.cli.rim_commands import writable, write_json
     from gepa_atlas.connectors.chat import ChatAgent, ChatParams
-    from gepa_atlas.dotenv import load_env_files
     from gepa_atlas.errors import ConfigError
     from gepa_atlas.protocols.lesson import Lesson, LessonOptions
-    from gepa_atlas.rim.keyless import default_rewards
     from gepa_atlas.rim.panel import build_panel
-    from gepa_atlas.rim.reward import default_model, read_rim
-    from gepa_atlas.secrets import watch_environment
+    from gepa_atlas.rim.reward import default_model
     from gepa_atlas.types import Candidate, Example
 
     if (question is None) == (dataset is None):
@@ -59,15 +57,7 @@ def evaluate(
     writable(json_out)
     one = dataset is None
     examples = load_questions(dataset) if dataset else [Example("question", question or "", (answer,) if answer is not None else ())]
-    load_env_files(reward_config or _REWARDS)
-    watch_environment()
-    config, note = (read_rim(reward_config), "") if reward_config else default_rewards(_REWARDS, read_rim)
-    if note:
-        typer.echo(f"note: {note}", err=True)
-        if one and answer is None:
-            raise ConfigError(
-                "evaluate: a program needs the gold answer; give it with --answer, or name a model that judges with --reward-config"
-            )
+    config = _judges(reward_config, gold=answer is not None or not one)
     calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits_of(max_usd, max_tokens, max_minutes))
     model = calls.model
     panel = build_panel(
@@ -85,6 +75,26 @@ def evaluate(
     if json_out is not None:
         write_json(json_out, page)
     raise typer.Exit(0 if page["scored"] else 1)
+
+
+def _judges(reward_config: Path | None, *, gold: bool) -> RimConfig:
+    """Which judges decide; without a file and without keys a program, which needs gold answers."""
+    from gepa_atlas.dotenv import load_env_files
+    from gepa_atlas.errors import ConfigError
+    from gepa_atlas.rim.keyless import default_rewards
+    from gepa_atlas.rim.reward import read_rim
+    from gepa_atlas.secrets import watch_environment
+
+    load_env_files(reward_config or _REWARDS)
+    watch_environment()
+    config, note = (read_rim(reward_config), "") if reward_config else default_rewards(_REWARDS, read_rim)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+        if not gold:
+            raise ConfigError(
+                "evaluate: a program needs the gold answer; give it with --answer, or name a model that judges with --reward-config"
+            )
+    return config
 
 
 def _model(name: str, flag: str) -> ChatModel:
