@@ -18,35 +18,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from gepa_atlas.budget import Limits
-from gepa_atlas.calls import BUDGET_EXHAUSTED, SLOT, Calls, Draining
+from gepa_atlas.calls import BUDGET_EXHAUSTED, SLOT, Draining
 from gepa_atlas.classroom import Classroom
-from gepa_atlas.data import Dataset
 from gepa_atlas.errors import AgentUnusable, Outage
-from gepa_atlas.evolve.engine import Evolution, Plan
+from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.rng import rng
-from gepa_atlas.ports import Agent, Brief, Proposer
-from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.experiment import Experiment, Observer, Result, Silent
+from gepa_atlas.ports import Brief
 from gepa_atlas.rim import meter
-from gepa_atlas.rim.panel import Panel
 from gepa_atlas.store.run import Run
 from gepa_atlas.texts import broken_contract
-from gepa_atlas.types import (
-    Candidate,
-    Component,
-    Decision,
-    Demo,
-    Draft,
-    Lesson,
-    Outcome,
-    Proposal,
-    Role,
-    SlotKind,
-    Usage,
-    Verdict,
-)
+from gepa_atlas.types import Candidate, Decision, Demo, Draft, Lesson, Outcome, Proposal, SlotKind
 
 _DRAIN_SECONDS = 30.0
 _ENOUGH_LESSONS = 20  # below this a share of failures says nothing
@@ -55,80 +39,6 @@ _LIMIT_FOR_RACE = 0.75  # share of it that search and final race may use; the re
 
 T = TypeVar("T")
 _Told = tuple[Proposal, Outcome, Decision]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything a run is made of. Ports are already wrapped by `calls`, so that each paid call is recorded once."""
-
-    name: str
-    plan: Plan
-    seeds: tuple[Candidate, ...]
-    components: tuple[Component, ...]
-    dataset: Dataset
-    student: Agent
-    panel: Panel
-    protocol: TeachingProtocol
-    proposers: dict[str, Proposer]
-    calls: Calls
-    manifest: dict[str, str]
-    config: dict[str, Any]
-    gain: Callable[[Lesson], float | None] = lambda lesson: lesson.delta
-    guard: Callable[[Candidate], str | None] = lambda candidate: None
-    limits: Limits = Limits()
-    error_share: float = 0.5
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished search found. `lessons` are in the order they were told; `evolution` holds archive and decisions."""
-
-    experiment: Experiment
-    directory: Path
-    evolution: Evolution
-    verdict: Verdict
-    winner: Candidate  # what to use: the search's winner when the verdict is ship, otherwise the seed
-    stop_reason: str
-    lessons: tuple[Lesson, ...]
-    spend: dict[Role, Usage]
-    rollouts: int
-    digest: str
-    judging: dict[str, Usage] = field(default_factory=dict)  # what the answers of each model judge had cost
-
-
-class Observer(Protocol):
-    """Who watches a run. Called from the loop, in order; must not block."""
-
-    def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None: ...
-
-    def seed_measured(self, lessons: Sequence[Lesson]) -> None:
-        """The first look at the seed prompt: what there is to gain."""
-        ...
-
-    def taught(self, outcome: Outcome, proposal: Proposal) -> None:
-        """A slot is on record, with its draft and every lesson; in the order of slots, before `decided`. A resume says it all again."""
-        ...
-
-    def decided(self, decision: Decision, evolution: Evolution) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-
-class Silent:
-    def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None:
-        pass
-
-    def seed_measured(self, lessons: Sequence[Lesson]) -> None:
-        pass
-
-    def taught(self, outcome: Outcome, proposal: Proposal) -> None:
-        pass
-
-    def decided(self, decision: Decision, evolution: Evolution) -> None:
-        pass
-
-    def finished(self, result: Result) -> None:
-        pass
 
 
 class Interrupted(KeyboardInterrupt):

@@ -21,7 +21,7 @@ LEVELS = {
     "evolve": 1,
     "calls": 2, "lanes": 2, "roles": 2,
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
-    "classroom": 3, "protocols": 3, "loop": 3,
+    "classroom": 3, "protocols": 3, "loop": 3, "experiment": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
     "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4,
     "bridges": 5,
@@ -41,7 +41,7 @@ NEIGHBOURS = {
     ("llm", "wire"), ("connectors", "wire"),
     ("openai_server", "wire"), ("llm", "openai_server"), ("connectors", "openai_server"), ("connectors", "addresses"),
     ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
-    ("classroom", "protocols"), ("loop", "classroom"), ("loop", "protocols"),
+    ("classroom", "protocols"), ("loop", "classroom"), ("loop", "experiment"), ("experiment", "protocols"),
     ("handoff", "memory"),  # the review states of lessons
     ("ship", "handoff"),  # what a stage is: handoff.workspace
 }  # fmt: skip
