@@ -73,6 +73,9 @@ def run(work: Workspace, config: Sections) -> StageResult:
     return StageResult(tuple(sorted(files.digests)), figures)
 
 
+_VAL = "split_val"  # a val lesson that is not exported still says what its candidate is worth
+
+
 @dataclass
 class Export:
     """One export on its way: what was read, what was chosen."""
@@ -95,6 +98,7 @@ class Export:
             why = self.refused(line, seen)
             if why is not None:
                 self.removed[why] += 1
+            if why not in (None, _VAL):
                 continue
             task = self.source.tasks[line["example"]["id"]]
             with understood(found.place):
@@ -109,8 +113,8 @@ class Export:
     def refused(self, line: Line, seen: set[str]) -> str | None:
         """Why a lesson stays at home; remembers the ones that do not."""
         split = self.source.tasks[line["example"]["id"]].split
-        if split == "test" or (split == "val" and not self.config.include_val):
-            return f"split_{split}"
+        if split == "test":
+            return "split_test"
         why = review.refused(line, self.config)
         if why is not None:
             return why
@@ -118,7 +122,7 @@ class Export:
         if name in seen:
             return "duplicate"
         seen.add(name)
-        return None
+        return _VAL if split == "val" and not self.config.include_val else None
 
     # -- choice -------------------------------------------------------------------------------------------------------
 
@@ -197,6 +201,7 @@ class Export:
 
     def manifest(self, files: Files, made: rows.Rows) -> dict[str, Any]:
         source, noise = self.source, self.evidence.noise
+        exported = [fact for fact in self.facts if fact.split != "val" or self.config.include_val]
         return {
             "schema": MANIFEST_SCHEMA,
             "source": {
@@ -218,9 +223,9 @@ class Export:
             "lessons": {
                 "read": self.read_count,
                 "removed": dict(sorted(self.removed.items())),
-                "exported": len(self.facts),
-                "by_split": dict(sorted(Counter(fact.split for fact in self.facts).items())),
-                "by_status": dict(sorted(Counter("scored" if fact.scored else "unscored" for fact in self.facts).items())),
+                "exported": len(exported),
+                "by_split": dict(sorted(Counter(fact.split for fact in exported).items())),
+                "by_status": dict(sorted(Counter("scored" if fact.scored else "unscored" for fact in exported).items())),
             },
             "sft": {
                 "guidances": len(self.evidence.played),  # guidance x task, repeats taken together

@@ -131,10 +131,11 @@ class Rows:
         """Tasks whose baseline was judged in the run; test has none here."""
         student = str(self.source.run.get("fingerprints", {}).get("student", ""))
         for task_id, base in self.evidence.bases.items():
-            if base.n:
+            split = self.source.tasks[task_id].split
+            if base.n and (split != "val" or self.config.include_val):
                 yield BaselineRow(
                     task_id=task_id,
-                    split=self.source.tasks[task_id].split,
+                    split=split,
                     mean=base.mean,
                     std=base.std,
                     n=base.n,

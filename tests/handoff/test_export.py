@@ -90,6 +90,13 @@ def test_rows_are_as_the_published_schema_says(taught: Path, toy: Path, tmp_path
                 check.validate(row)
 
 
+def test_val_lessons_that_stay_at_home_still_say_who_is_good(toy: Path, tmp_path: Path) -> None:
+    export(toy, tmp_path / "with")
+    export(toy, tmp_path / "without", include_val=False)
+    assert rows(tmp_path / "without", "sft") == rows(tmp_path / "with", "sft") != []
+    assert all(rows(tmp_path / "without", name) == [] for name in ("traces", "baselines", "grpo_val"))
+
+
 def test_modes(taught: Path, tmp_path: Path) -> None:
     export(taught, tmp_path / "system")
     export(taught, tmp_path / "distil", prompt_mode="distil")

@@ -20,7 +20,7 @@ from tests.handoff.desk import document, export, rows, validate
 
 SCORES = st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 1.0, None])
 SPLITS = st.sampled_from(["train", "train", "train", "val", "test"])
-FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
 def reward(value: float | None, doubt: float) -> Reward:

@@ -84,7 +84,7 @@ def plain(task: int, **more: Any) -> dict[str, Any]:
 
 
 @given(st.lists(sessions(), min_size=1, max_size=6), st.sampled_from([0.1, 0.3]))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_no_field_is_lost_and_sessions_stay_whole(found: list[dict[str, Any]], ratio: float) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         place = Path(name)
