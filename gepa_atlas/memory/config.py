@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gepa_atlas.secrets import MASK, scrub
+from gepa_atlas.secrets import MASK, scrub, surely_clean
 from gepa_atlas.settings import Settings
 
 DEFAULT_URL = "runs/memory.db"
@@ -73,6 +74,13 @@ class Redactor:
         for pattern in self._patterns:
             value = pattern.sub(MASK, value)
         return value
+
+    def document(self, value: Any) -> str:
+        """`value` as ASCII JSON with its keys in order. ValueError for a number that is not finite."""
+        text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        if not self._patterns and surely_clean(text):
+            return text
+        return json.dumps(self.json(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
     def json(self, value: Any) -> Any:
         if isinstance(value, str):

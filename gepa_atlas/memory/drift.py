@@ -76,11 +76,10 @@ def watch(found: Sequence[Point], window: int) -> list[Drift]:
     """Every operation and figure; alarms hold after correction over all of them."""
     series: dict[tuple[str, str], list[float]] = {}
     for point in found:
-        for figure in FIGURES:
+        for figure, value in zip(FIGURES, (point.before, point.reward, point.unscored), strict=True):
             values = series.setdefault((point.operation, figure), [])
-            value = asdict(point)[figure]
             if value is not None:
-                values.append(float(value))
+                values.append(value)
     tested: list[Drift] = []
     for (operation, figure), values in sorted(series.items()):
         now, was = np.array(values[-window:]), np.array(values[:-window])

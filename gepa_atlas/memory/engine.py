@@ -20,6 +20,7 @@ from gepa_atlas.store.lock import refuse_remote
 from gepa_atlas.types import digest
 
 _WAIT = 120.0  # seconds a writer waits for its turn: SQLite has one writer at a time
+_LOG = 256_000_000  # bytes of SQLite's log after which it is moved into the file
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
@@ -97,6 +98,18 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction of a writer."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def tidy(engine: sa.Engine) -> None:
+    """Move SQLite's log into the file when it has grown: writers that never pause would let it grow for ever."""
+    log = Path(f"{engine.url.database}-wal")
+    if engine.dialect.name != "sqlite" or not log.exists() or log.stat().st_size < _LOG:
+        return
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def take_turns(connection: sa.Connection, names: Iterable[str]) -> None:

@@ -17,10 +17,11 @@ from gepa_atlas.memory import rows
 from gepa_atlas.memory.config import MemoryConfig
 from gepa_atlas.memory.ingest import operation_of, run_row, verdict_row
 from gepa_atlas.memory.skills import evidence_of
-from gepa_atlas.memory.store import BATCH, Memory
+from gepa_atlas.memory.store import Memory
 from gepa_atlas.store.view import RunView
 from gepa_atlas.types import Candidate, Decision, Lesson, Outcome, Proposal
 
+_BATCH = 500  # lessons of one transaction
 _GATHER = 0.2  # seconds in which lessons gather for one transaction
 
 
@@ -99,7 +100,7 @@ class Remembering:
         """What comes within a moment of the first; False when it is the last."""
         batch: list[tuple[Outcome, Proposal, float]] = []
         until = None
-        while sum(len(outcome.lessons) for outcome, _, _ in batch) < BATCH:
+        while sum(len(outcome.lessons) for outcome, _, _ in batch) < _BATCH:
             try:
                 one = self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except Empty:

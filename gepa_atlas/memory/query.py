@@ -82,7 +82,7 @@ def lines(memory: Memory, which: Filter, limit: int | None) -> Iterator[dict[str
             some = [row["seq"] for row in chosen[at : at + 500]]
             yield from memory.rows(sa.select(*(s.traces.c[c] for c in columns)).where(s.traces.c.seq.in_(some)).order_by(s.traces.c.seq))
         return
-    yield from memory.rows(sa.select(*(s.traces.c[c] for c in columns)).where(*which.clauses()).order_by(s.traces.c.seq))
+    yield from memory.rows(sa.select(*(s.traces.c[c] for c in columns)).where(*which.clauses()).order_by(s.traces.c.seq), streamed=True)
 
 
 def trace(memory: Memory, id_: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Identity: a lesson is (run, candidate, example, sample); a session is its conten
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,8 +53,7 @@ class Trace:
             for name in ("kind", "run_id", "operation", "candidate_id", "example_id", "split", "question", "failure")
         }
         figures = {name: getattr(self, name) for name in ("id", "sample", "before", "after", "delta", "created", "state")}
-        body = json.dumps(redactor.json(self.line), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        return clean | figures | {"given_state": self.state, "body": body}
+        return clean | figures | {"given_state": self.state, "body": redactor.document(self.line)}
 
 
 def trace_id(run_id: str, candidate_id: str, example_id: str, sample: int) -> str:

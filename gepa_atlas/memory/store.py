@@ -9,10 +9,9 @@ so doing an import again, whole or after a kill, changes nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,11 +22,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.memory import schema as s
 from gepa_atlas.memory.config import Redactor, writable
-from gepa_atlas.memory.engine import connect, explained, take_turns, writing
+from gepa_atlas.memory.engine import connect, explained, take_turns, tidy, writing
 from gepa_atlas.memory.rows import State, Trace
 from gepa_atlas.types import Candidate
 
-BATCH = 500  # traces of one transaction
+BATCH = 2000  # traces of one transaction: indices are in another order, so that a small one writes the same pages again and again
 _TRIES = 5  # of a transaction that PostgreSQL ended because two writers met
 _ASKED = 500  # ids of one question
 T = TypeVar("T")
@@ -65,6 +64,7 @@ class Memory:
         new = 0
         for batch in chunks(found, BATCH):
             new += self._write(partial(self._add, batch=batch))
+            tidy(self.engine)
         return new
 
     def _add(self, connection: sa.Connection, batch: Sequence[Trace]) -> int:
@@ -165,9 +165,9 @@ class Memory:
 
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, str):
-            return writable(self._redactor.text(value))
+            return writable(self._redactor.text(value)) if value else value
         if isinstance(value, Mapping | list):
-            return json.dumps(self._redactor.json(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+            return self._redactor.document(value)
         return value
 
     def _write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -176,11 +176,20 @@ class Memory:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def rows(self, query: sa.Select[Any], size: int = 1000) -> Iterator[dict[str, Any]]:
-        """Rows of a question as mappings, streamed."""
-        with self.explained(), self.engine.connect().execution_options(stream_results=True, max_row_buffer=size) as connection:
-            for row in connection.execute(query):
+    def rows(self, query: sa.Select[Any], *, streamed: bool = False) -> Iterator[dict[str, Any]]:
+        """Rows of a question as mappings. streamed: for more of them than fit into memory."""
+        with self.explained(), self._asked(query, streamed) as result:
+            for row in result:
                 yield dict(row._mapping)
+
+    @contextmanager
+    def _asked(self, query: sa.Select[Any], streamed: bool) -> Iterator[sa.CursorResult[Any]]:
+        with self.engine.connect().execution_options(stream_results=streamed) as connection:
+            result = connection.execute(query)
+            try:
+                yield result
+            finally:
+                result.close()
 
     def states(self, ids: Iterable[str]) -> dict[str, State]:
         """The review state of each of these traces that the store has."""

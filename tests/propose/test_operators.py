@@ -20,8 +20,12 @@ from gepa_atlas.texts import broken_contract
 from gepa_atlas.types import Candidate, Demo, Draft
 from tests.propose.briefs import GUIDANCE, brief, briefs, demo, lesson
 
-PURE = ("demos", "edit", "ablate", "merge", "restart")
-OPERATORS = build_proposers([*PURE, "recombine"])
+PURE = ("demos", "edit", "ablate", "merge", "restart", "recall")
+RECALLED = {
+    "items": [{"component": name, "text": text, "worth": 0.1} for name in ("guidance", "template") for text in ("Be brief.", "Cite {x}.")],
+    "harmful": ["Answer the question."],
+}
+OPERATORS = build_proposers([*PURE, "recombine"], options={"recall": RECALLED})
 SEED = Candidate.of({"guidance": "Answer the question."})
 
 
@@ -185,3 +189,18 @@ def test_a_long_text_is_not_split_into_a_slow_mess() -> None:
     parent = Candidate.of({"guidance": "word. " * 3000})
     wide = replace(GUIDANCE, max_chars=20_000)
     assert propose(OPERATORS["edit"], brief(parent, components=[wide])).candidate is not None
+
+
+def test_recall_takes_out_harm_and_puts_in_what_paid_most() -> None:
+    items = [{"component": "guidance", "text": text, "worth": worth} for text, worth in (("Be brief.", 0.9), ("Sing.", 0.01))]
+    options = {"items": items, "harmful": ["Answer the question."], "at_once": 1}
+    operator = build_proposers(["recall"], options={"recall": options})["recall"]
+    texts = [child.text("guidance") for child in drafts(operator, lambda a: brief(SEED, address=a))]
+    assert not any("Answer the question." in text for text in texts)
+    assert 0.9 < sum("Be brief." in text for text in texts) / len(texts) < 1.0
+
+
+def test_recall_says_when_nothing_is_left() -> None:
+    options = {"recall": {"items": [{"component": "guidance", "text": "Answer the question.", "worth": 0.5}]}}
+    assert "everything" in propose(build_proposers(["recall"], options=options)["recall"], brief(SEED)).note
+    assert "--warm-start" in propose(build_proposers(["recall"])["recall"], brief(SEED)).note
