@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gepa_atlas.errors import DataError, Outage
+from gepa_atlas.errors import DataError, Outage, Transient
 from gepa_atlas.handoff.workspace import StageResult, Workspace
 from gepa_atlas.store.exports import atomic_write
 from gepa_atlas.train.config import TrainConfig
-from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of
+from gepa_atlas.train.school import OUTAGE, Outcome, School, gathered, read_rows, tasks_of
 from gepa_atlas.types import Example
 
 FILE = "baselines.jsonl"
@@ -51,7 +51,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
     failed = [row for row in rows if row["mean"] is None]
     runs = sum(samples for _ in rows)
     unscored = sum(len(row["why_unscored"]) for row in rows)
-    if len(failed) == len(rows):
+    if len(failed) == len(rows) and not any(_passing(why) for why in failed[0]["why_unscored"]):
         raise DataError(f"none of {len(rows)} tasks has a baseline: {failed[0]['why_unscored'][0]}; mend the student or the judges")
     if unscored > config.guards.judge_failed_rate * runs:
         reason = next(row["why_unscored"][0] for row in rows if row["why_unscored"])
@@ -62,6 +62,12 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     atomic_write(work.folder / FILE, text)
     return StageResult((FILE,), _figures(rows, samples, identity))
+
+
+def _passing(why: str) -> bool:
+    """Whether a failure is one that another time may not have: out of reach is not the same as wrong."""
+    kinds: list[type[Transient]] = [Transient, *Transient.__subclasses__()]
+    return why.partition(":")[0] in {OUTAGE, *(kind.kind for kind in kinds)}
 
 
 async def _measured(school: School, tasks: list[Example], samples: int, work: Workspace) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gepa_atlas.errors import ConfigError, Outage, Unhealthy
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.handoff.workspace import StageResult, Workspace
@@ -84,24 +86,22 @@ def rows_for(
 
 
 def schedule(rows: Sequence[Mapping[str, Any]], count: int, seed: int, *, curriculum: bool) -> list[int]:
-    """Which row each of `count` groups takes. Rows come in proportion to their weight, none twice before its share is due, in an order
-    drawn anew for each round of as many groups as there are rows."""
+    """Which row each of `count` groups takes: each time the one that is owed most by its weight, in an order drawn anew for each round of
+    as many groups as there are rows. A longer schedule begins as a shorter one."""
     size = len(rows)
-    share = [float(row["weight"]) if curriculum else 1.0 for row in rows]
-    total = sum(share)
-    owed, order = [0.0] * size, []
+    share = np.array([float(row["weight"]) if curriculum else 1.0 for row in rows])
+    share /= share.sum()
+    owed, order = np.zeros(size), []
     for turn in range(-(-count // size)):
-        drawn = rng(seed, turn, "curriculum")
-        owed = [o + size * s / total for o, s in zip(owed, share, strict=True)]
-        chosen = [at for at in range(size) for _ in range(int(owed[at]))]
-        rest = size - len(chosen)
-        by_need = sorted(range(size), key=lambda at: (-(owed[at] % 1.0), at))
-        chosen += by_need[: max(0, rest)]
-        for at in chosen:
+        chosen = []
+        for _ in range(size):
+            owed += share
+            at = int(owed.argmax())
             owed[at] -= 1.0
-        drawn.shuffle(chosen)
+            chosen.append(at)
+        rng(seed, turn, "curriculum").shuffle(chosen)
         order += chosen
-    return [int(at) for at in order[:count]]
+    return order[:count]
 
 
 def _trained(

@@ -126,7 +126,10 @@ def load_trainee(folder: Path, model: ModelConfig, adapter: Path | None, *, trai
         return base
     peft: Any = importlib.import_module("peft")
     if adapter is not None:
-        return peft.PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+        loaded = peft.PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+        # The adapter names its base for a reader; peft looks a name that is no folder up on the hub whenever it saves.
+        loaded.peft_config["default"].base_model_name_or_path = str(folder)
+        return loaded
     targets = model.lora.target_modules
     lora = peft.LoraConfig(
         r=model.lora.r, lora_alpha=model.lora.alpha, lora_dropout=model.lora.dropout, task_type="CAUSAL_LM",
@@ -148,7 +151,7 @@ def save_adapter(trained: Any, tokenizer: Any, target: Path, *, base: Path, mode
         trained.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
     else:
-        trained.save_pretrained(unfinished, selected_adapters=["default"])
+        trained.save_pretrained(unfinished, selected_adapters=["default"], save_embedding_layers=False)
         _rename_base(unfinished / "adapter_config.json", model)
     (unfinished / "README.md").unlink(missing_ok=True)  # peft's own card: it names the base by its path
     kind = "full" if model.lora is None else "lora"
