@@ -42,10 +42,10 @@ def lessons(path: Path, eval_ratio: float) -> Iterator[Placed]:
             raise DataError(f"{place}: not an ATLAS session (it needs task, and steps or final_answer); keep other lines in another file")
         if not isinstance(session["task"], str) or not session["task"].strip():
             raise DataError(f"{place}: task is {session['task']!r:.60}; an ATLAS session has the text of its task there")
-        steps = session.get("steps") or []
+        steps = _parsed(session.get("steps")) or []
         if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise DataError(f"{place}: steps is {steps!r:.60}; an ATLAS session has a list of objects there")
-        rest = {name: value for name, value in session.items() if name != "steps"}
+        rest = {name: value for name, value in session.items() if name != "steps" or isinstance(value, str)}
         name = digest(session, 16)
         for at, step in enumerate(steps or [None]):
             line = _lesson(session, step, eval_ratio, place)
@@ -60,9 +60,9 @@ def lessons(path: Path, eval_ratio: float) -> Iterator[Placed]:
 def _lesson(session: Line, step: Line | None, eval_ratio: float, place: str) -> Line:
     question = session["task"] if step is None else _asked(session["task"], step)
     context = "" if step is None else _shown(step.get("context") or step.get("prior_results") or step.get("context_outputs"))
-    reward = session.get("session_reward") if step is None else step.get("evaluation") or step.get("reward")
+    reward = _parsed(session.get("session_reward") if step is None else step.get("evaluation") or step.get("reward"))
     output = session.get("final_answer") if step is None else step.get("output")
-    metadata = session.get("session_metadata")
+    metadata = _parsed(session.get("session_metadata"))
     truth = metadata.get("ground_truth") if isinstance(metadata, dict) else None
     example: Line = {
         "id": digest([question, context], 16),
@@ -105,7 +105,7 @@ def _second(output: Any) -> Line:
 
 def _reward(reward: Any, place: str) -> Line:
     """A missing score is missing; ATLAS itself reads it as 0."""
-    breakdown = reward.get("reward", reward) if isinstance(reward, dict) else {"score": reward}
+    breakdown = _parsed(reward.get("reward", reward)) if isinstance(reward, dict) else {"score": reward}
     breakdown = breakdown if isinstance(breakdown, dict) else {"score": breakdown}
     value = breakdown.get("score")
     if value is not None and (
@@ -135,6 +135,16 @@ def _part(judge: Line) -> Line:
         "uncertainty": None,
         "missing": None if scored else {"kind": "no_score", "reason": "the judge gave no score from 0 to 1"},
     }
+
+
+def _parsed(value: Any) -> Any:
+    """A database export may hold a JSON document as text."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def _review(session: Line) -> Line:

@@ -122,6 +122,19 @@ def test_every_train_and_val_session_can_be_put_together_again(tmp_path: Path) -
     assert validate(tmp_path, settings=Settings(sft=Sft(False))).figures["errors"] == 0
 
 
+def test_the_forms_that_a_session_comes_in(tmp_path: Path) -> None:
+    score = {"score": 0.25, "judges": [{"identifier": "process", "score": 0.25, "rationale": "so"}]}
+    forms = [0.25, score, {"reward": score}, json.dumps(score), {"reward": json.dumps(score)}]
+    found = [plain(n, steps=[{"step_id": 1, "output": {"as": "object"}, "reward": forms[n % 5]}]) for n in range(60)]
+    found += [plain(n, steps=json.dumps([{"step_id": 1, "output": "o", "evaluation": score}])) for n in range(60, 70)]
+    found += [{"task": f"task {n}", "final_answer": "done", "session_reward": score} for n in range(70, 80)]
+    export(write(found, tmp_path / "s.jsonl"), tmp_path, sft=False)
+    traces = rows(tmp_path, "traces")
+    assert {row["rim"]["score"] for row in traces} == {0.25} and {row["rim_before"]["why"] for row in traces} == {"no_baseline"}
+    assert {row["student_taught"] for row in traces} == {'{"as": "object"}', "o", "done"}
+    assert len({row["task_id"] for row in rows(tmp_path, "tasks")}) == 80
+
+
 def test_unreviewed_sessions_stay_at_home_when_review_is_on(tmp_path: Path) -> None:
     states = ["approved", "golden", "pending", "quarantined", None]
     found = [plain(n) | ({"review_status": states[n % 5]} if states[n % 5] else {}) for n in range(60)]
