@@ -229,7 +229,7 @@ def common(work: Workspace, config: TrainConfig, save_steps: int, save_total_lim
         "bf16": cuda and config.model.dtype == "bfloat16", "fp16": cuda and config.model.dtype == "float16",
         "logging_steps": 1, "report_to": list(config.tracking.report_to), "run_name": config.tracking.run_name, "disable_tqdm": True,
         "save_strategy": "steps", "save_steps": save_steps, "save_total_limit": save_total_limit,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": False, "project": config.tracking.project or config.name,
     }  # fmt: skip
 
 

@@ -27,6 +27,8 @@ def prepare(config: TrainConfig, base_dir: Path) -> None:
         wanted["HF_HUB_OFFLINE"] = "1"
     if config.model.source == "tiny":
         wanted["OMP_NUM_THREADS"] = "1"
+    if config.tracking.project is not None:
+        wanted["WANDB_PROJECT"] = config.tracking.project
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     for kind in (FutureWarning, DeprecationWarning, UserWarning):
