@@ -77,33 +77,29 @@ def list_(registry: Root = _DEFAULT, json_: Json = False) -> None:
 @app.command("show", epilog="Example:\n\n  gepa-atlas registry show runs/teacher-grpo")
 def show(bundle: Bundle, registry: Root = _DEFAULT, json_: Json = False) -> None:
     """Show the decision on a bundle."""
-    from gepa_atlas.ship import sums
+    from gepa_atlas.ship import decision, sums
     from gepa_atlas.ship.registry import Registry
 
     folder = Registry(registry).find(bundle)
-    document = sums.read_json(folder / sums.DECISION)
+    document = decision.read(folder)
     if json_:
         typer.echo(json.dumps({"bundle": sums.bundle_id(folder), "path": str(folder), "decision": document}, indent=2))
         return
-    typer.echo(f"bundle {sums.bundle_id(folder)} for {document.get('operation')} in {folder}")
-    typer.echo(f"{document.get('verdict')}: {'; '.join(map(str, document.get('reasons', [])))}")
-    for criterion in document.get("criteria", []):
-        typer.echo(f"  {_mark(criterion)} {criterion.get('name')}: {_figure(criterion)}")
-    for warning in document.get("warnings", []):
+    typer.echo(f"bundle {sums.bundle_id(folder)} for {document['operation']} in {folder}")
+    typer.echo(f"{document['verdict']}: {'; '.join(document['reasons'])}")
+    for criterion in document["criteria"]:
+        mark = {True: "passed   ", False: "failed   ", None: "undecided"}[criterion["passed"]]
+        typer.echo(f"  {mark} {criterion['name']}: {_figure(criterion)}")
+    for warning in document["warnings"]:
         typer.echo(f"  note: {warning}")
 
 
-def _mark(criterion: dict[str, Any]) -> str:
-    passed = criterion.get("passed")
-    return "undecided" if passed is None else ("passed   " if passed else "failed   ")
-
-
 def _figure(criterion: dict[str, Any]) -> str:
-    value, low, high = criterion.get("value"), criterion.get("low"), criterion.get("high")
+    value, low, high = criterion["value"], criterion["low"], criterion["high"]
     if value is None:
-        return str(criterion.get("reason") or criterion.get("rule"))
+        return str(criterion["reason"] or criterion["rule"])
     interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    return f"{value:.3f}{interval} ({criterion.get('rule')})"
+    return f"{value:.3f}{interval} ({criterion['rule']})"
 
 
 @app.command(

@@ -20,11 +20,12 @@ from gepa_atlas.errors import ConfigError
 CARD = "atlas.json"  # {kind, base, revision, base_sha256}: what the training stage says about the adapter
 MAX_HEADER = 100_000_000
 _CHUNK = 8_000_000  # numbers looked at at once
-# Files that ship beside the weights: configuration, tokenizer, chat template. All are text.
+# Files that ship beside the weights: configuration, tokenizer, chat template. None of them is code.
 SHIPPED = frozenset(
     {
         CARD, "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "model.safetensors.index.json",
+        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
+        "model.safetensors.index.json",
     }
 )  # fmt: skip
 # dtype -> (numpy type of its bits, mask whose bits are all set in infinity and NaN only). None: has neither.

@@ -18,6 +18,7 @@ from gepa_atlas.ship import sums
 from gepa_atlas.ship.adapter import card, serve_line, shipped_files
 from gepa_atlas.ship.card import model_card
 from gepa_atlas.ship.contents import Contents, of_run, pretty
+from gepa_atlas.ship.decision import read
 from gepa_atlas.ship.gate import CELLS, EVAL, ShipConfig
 from gepa_atlas.ship.registry import Registry
 from gepa_atlas.store.exports import refused
@@ -122,11 +123,10 @@ def _copy(folder: Path, contents: Contents, decision: Path, evaluation: Path, ce
     shutil.copyfile(decision, folder / sums.DECISION)
     shutil.copyfile(evaluation, folder / EVAL)
     shutil.copyfile(cells, folder / "eval" / CELLS)
-    document = sums.read_json(folder / sums.DECISION)
-    judged = document.get("bundle_sha256s")
+    document = read(folder)
+    judged = document["bundle_sha256s"]
     there = {name: sha256_file(folder / name) for name in sums.files_of(folder) if name != sums.DECISION}
     if judged != there:
-        judged = judged if isinstance(judged, dict) else {}
         odd = sorted(name for name in there.keys() | judged.keys() if there.get(name) != judged.get(name))
         raise DataError(f"{decision}: the decision is about another {odd[0]}; run the stage `gate` again")
     return document

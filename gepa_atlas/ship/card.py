@@ -18,16 +18,15 @@ def model_card(
     serve: str | None,
 ) -> str:
     """`adapter` is its atlas.json; None for a bundle that is a prompt only. `data` are counts by name."""
-    kind = decision["subject"]["kind"]
     parts = [
         _front(operation, license, decision, adapter),
         f"# {operation}",
-        _what(kind, adapter),
+        _what(adapter),
         _verdict(decision),
         _table(evaluation),
         _effects(evaluation.get("two_by_two")),
         "## Data\n\n" + "\n".join(f"- {name}: {value}" for name, value in sorted(data.items())) if data else "",
-        _use(kind, serve),
+        _use(decision["subject"]["treated"], serve),
         _limits(decision),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,11 +57,11 @@ def _front(operation: str, license: str | None, decision: Mapping[str, Any], ada
     return "---\n" + "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items()) + "---"
 
 
-def _what(kind: str, adapter: Mapping[str, Any] | None) -> str:
+def _what(adapter: Mapping[str, Any] | None) -> str:
     if adapter is None:
         return "An evolved prompt (`prompt.txt`) with its evidence. There are no weights in this bundle."
     return (
-        f"An adapter (`adapter/`) of `{adapter.get('base')}` and the evolved prompt it was trained with (`prompt.txt`). "
+        f"An adapter (`adapter/`) of `{adapter.get('base')}` and the prompt it was trained with (`prompt.json`). "
         f"They ship as a pair: neither was judged alone. Base weights: sha256 `{adapter.get('base_sha256')}`."
     )
 
@@ -97,8 +96,10 @@ def _effects(found: Mapping[str, Any] | None) -> str:
     return f"What is due to what ({found['n']} tasks):\n\n" + "\n".join(f"- {label}: {_e(found[name])}" for name, label in named)
 
 
-def _use(kind: str, serve: str | None) -> str:
+def _use(treated: str, serve: str | None) -> str:
     said = "## Use\n\nGive `prompt.txt` to the teacher as its system prompt, unchanged."
+    if treated.endswith("+none"):
+        said = "## Use\n\nThe adapter was judged without a system prompt, and serves without one."
     if serve:
         said += f" Serve the adapter, from the folder of this bundle:\n\n```sh\n{serve}\n```"
     return said + "\n\nCheck the files with `sha256sum -c SHA256SUMS`."

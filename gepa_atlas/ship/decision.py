@@ -9,16 +9,61 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from gepa_atlas.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gepa_atlas.errors import BundleDamaged, ConfigError
 from gepa_atlas.secrets import reveal
 from gepa_atlas.ship.criteria import Criterion, verdict
+from gepa_atlas.ship.sums import DECISION, read_json
 from gepa_atlas.types import canonical
 
 SCHEMA = "gepa-atlas.decision/1"
 HMAC, PLAIN = "hmac-sha256", "sha256"
 MIN_KEY = 16  # characters
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    rule: str
+    passed: bool | None
+    value: float | None
+    low: float | None
+    high: float | None
+    threshold: float | None
+    reason: str
+
+
+class _File(BaseModel):
+    """What those who read a decision rely on; it may hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+    operation: str
+    verdict: str
+    reasons: list[str]
+    warnings: list[str]
+    subject: dict[str, str]
+    criteria: list[_Row]
+    inputs: dict[str, str]
+    bundle_sha256s: dict[str, str]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The decision in a folder, as it was written. Raises BundleDamaged when it is not one; whether it holds is `wrong`'s to say."""
+    path = folder / DECISION
+    document = read_json(path)
+    try:
+        _File.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BundleDamaged(f"{path}: not a decision of the gate ({place}: {first['msg']}); run the stage `gate` again") from None
+    return document
 
 
 def sign(document: Mapping[str, Any], key_env: str | None) -> dict[str, Any]:

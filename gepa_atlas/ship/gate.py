@@ -135,7 +135,7 @@ def inputs(work: Workspace, config: ShipConfig) -> dict[str, str]:
     registry, own = Registry(Path(config.package.registry)), work.folder_of("package")
     promoted = registry.channel(config.package.operation).current or "base"
     if (own / sums.SUMS).is_file() and sums.bundle_id(own) == promoted:  # this run serves: what counts is what served before it
-        promoted = str(sums.read_json(work.folder_of("gate") / sums.DECISION)["inputs"]["promoted"])
+        promoted = str(decision.read(own)["inputs"]["promoted"])
     return {
         "promoted": promoted,
         "evaluators": digest([list(config.gate.evaluators), evaluators.versions(config.gate.evaluators)]),
@@ -175,11 +175,10 @@ def now_promoted(registry: Registry, operation: str, contents: Contents) -> Prom
     if current is None:
         return None
     folder = registry.folder(current)
-    document = sums.read_json(folder / sums.DECISION)
-    served, subject = document.get("bundle_sha256s"), document.get("subject")
-    if isinstance(served, dict) and contents.sha256s().items() <= served.items():
+    document = decision.read(folder)
+    if contents.sha256s().items() <= document["bundle_sha256s"].items():
         return None
-    treated = str(subject.get("treated")) if isinstance(subject, dict) else "unknown"
+    treated = str(document["subject"].get("treated"))
     try:
         return Promoted(current, treated, read_cells(folder / "eval" / CELLS))
     except DataError:

@@ -40,9 +40,11 @@ def contents_of(winner: Candidate) -> Contents:
 
 
 def package(
-    run: Path, lessons: Sequence[Lesson], seed: Candidate, winner: Candidate, config: Prompts, *, address: int = 0
+    run: Path, lessons: Sequence[Lesson], seed: Candidate, winner: Candidate, config: Prompts, *, draws: int = 0
 ) -> tuple[Decided, str]:
     """Decide on `winner` from the held-out lessons; returns the decision and the id of the bundle in run/bundle.
+
+    `draws` seeds the intervals.
 
     Raises DataError without held-out lessons, and GateRefused with the reasons; the decision is in run/gate either way.
     """
@@ -56,9 +58,9 @@ def package(
     cells_sha = sha256_file(gate / CELLS)
     promoted = now_promoted(registry, operation, contents)
     reads = registry.record_read(operation, found.test_set(), cells_sha)
-    decided = decide(found, PROMPT, config.gate, seed=address, promoted=promoted, reads=reads, prompt=contents.texts["prompt.txt"].decode())
+    decided = decide(found, PROMPT, config.gate, seed=draws, promoted=promoted, reads=reads, prompt=contents.texts["prompt.txt"].decode())
     named = {"cells.jsonl": cells_sha, "promoted": promoted.bundle if promoted else "base"}
-    document = document_of(decided, PROMPT, contents, config, inputs=named, seed=address, reads=reads, cells_sha=cells_sha)
+    document = document_of(decided, PROMPT, contents, config, inputs=named, seed=draws, reads=reads, cells_sha=cells_sha)
     atomic_write(gate / EVAL, pretty(decided.figures))
     atomic_write(gate / DECISION, pretty(document))
     if decided.verdict != "pass":

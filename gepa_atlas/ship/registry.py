@@ -91,7 +91,7 @@ class Registry:
         if (
             not (whole and isinstance(history, list) and all(isinstance(entry, dict) for entry in history))
             or not all(i is None or (isinstance(i, str) and sums.ID.fullmatch(i)) for i in ids)
-            or (isinstance(canary, dict) and ids[2] is None)
+            or (isinstance(canary, dict) and (ids[2] is None or not isinstance(canary.get("percent"), int | float)))
         ):
             raise BundleDamaged(f"{path}: not a channel of {operation}; restore it from a copy")
         return Channel(operation, ids[0], ids[1], canary, tuple(history))
@@ -180,8 +180,8 @@ class Registry:
         """
         hashes = sums.verify(source)
         bundle = sums.bundle_id(source)
-        document = sums.read_json(source / sums.DECISION)
-        operation = str(document.get("operation", ""))
+        document = decision.read(source)
+        operation = str(document["operation"])
 
         def refusals(channel: Channel) -> list[str]:
             found = decision.wrong(document, hashes, key_env=key_env, min_kind=_weakest(channel))

@@ -151,18 +151,19 @@ def test_killed_at_any_moment(bundles: dict[str, Path], tmp_path: Path) -> None:
                 registry.promote(bundles[bundle])
             registry.rollback("teacher")
 
-    events = 0
-    for delay in random.uniform(0.0, 0.06, 40):
+    events = 2
+    for delay in random.uniform(0.0, 0.03, 30):
         child = in_child(forever)
+        while len(registry.channel("teacher").history) == events:  # it is under way, however busy the machine is
+            time.sleep(0.001)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         check(registry, a, b)
         history = registry.channel("teacher").history
-        assert len(history) >= events
+        assert len(history) > events
         events = len(history)
         linked(history)
-    assert events > 10
 
 
 def linked(history: object) -> None:

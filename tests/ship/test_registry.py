@@ -151,6 +151,21 @@ def test_a_decision_about_other_files_or_rewritten_is_refused(
     assert serving(registry) == "base"
 
 
+@pytest.mark.parametrize("field", ["operation", "reasons", "criteria", "bundle_sha256s", "subject"])
+@pytest.mark.parametrize("value", [None, 3, "text", [[]], {"a": 1}])
+def test_a_decision_of_another_shape_is_one_line(
+    field: str, value: object, made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(made["a"], bundle)
+    document = json.loads((bundle / "decision.json").read_text())
+    (bundle / "decision.json").write_text(json.dumps(sign({**document, field: value}, None)))
+    sums.write_sums(bundle)
+    codes = {run(["registry", command, str(bundle), "--registry", str(tmp_path / "r")]) for command in ("show", "promote")}
+    assert codes <= {0, 2, 3, 4}
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_damage_is_never_overridden(registry: Registry, made: dict[str, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(made["a"], copy)
