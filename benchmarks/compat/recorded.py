@@ -1,4 +1,4 @@
-"""What stands in for the data sets of gepa's recorded tests where their hub cannot be reached: rows rebuilt from the recording itself.
+"""What stands in for the data sets of gepa's recorded tests, so that no hub is asked: rows rebuilt from the recording itself.
 
 The AIME recording shows everything that its test uses of the data set: the questions in the order of the calls, and for the six train
 examples that were reflected on, answer and solution. The answers of the ten validation problems are those of the competition's answer key.
