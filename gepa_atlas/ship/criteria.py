@@ -7,7 +7,7 @@ itself and fails when the interval leaves no doubt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -245,8 +245,3 @@ def files(problems: Sequence[str]) -> Criterion:
     """The adapter's own files; see `adapter.problems`."""
     rule = "safetensors only, trained on this base, every number finite, no reference adapter, below the size limit"
     return Criterion("adapter_files", rule, not problems, reason="; ".join(problems))
-
-
-def means_of(criteria: Sequence[Criterion]) -> Mapping[str, float | None]:
-    """value by name, for a stage's figures."""
-    return {c.name: None if c.value is None or not np.isfinite(c.value) else float(c.value) for c in criteria}

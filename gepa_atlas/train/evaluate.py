@@ -113,7 +113,7 @@ def _cell(
     questions: Sequence[Question], protocol: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One model with one system prompt: guidance for each question and sample, then the student with it."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for sample in range(config.eval.samples):
         prompts = [task_prompt(system, q.task, q.attempt, config.handoff.teacher) for q in questions]
         written = write(
@@ -123,8 +123,17 @@ def _cell(
         )  # fmt: skip
         jobs = [school.taught(q.task, q.attempt, w.text, sample) for q, w in zip(questions, written, strict=True)]
         outcomes: list[Outcome] = school.loop.wait(gathered(jobs))
-        for q, w, outcome in zip(questions, written, outcomes, strict=True):
-            rows.append(_row(cell, q, sample, outcome, w, w.finished and well_formed(w.text, protocol)))
+        made = [
+            _row(cell, q, sample, outcome, w, w.finished and well_formed(w.text, protocol))
+            for q, w, outcome in zip(questions, written, outcomes, strict=True)
+        ]
+        if school.holdout is not None:  # the gate asks whether judges that training never asked see the gain too
+            asked = [at for at, q in enumerate(questions) if q.kind == "task"]
+            jobs = [school.taught_held_out(questions[at].task, questions[at].attempt, written[at].text, sample) for at in asked]
+            held_out: list[Outcome] = school.loop.wait(gathered(jobs))
+            for at, outcome in zip(asked, held_out, strict=True):
+                made[at]["holdout_reward"] = outcome.reward
+        rows += made
     return rows
 
 
@@ -143,6 +152,7 @@ def _row(
         "kind": question.kind,
         "reward": reward,
         "why_unscored": missing,
+        "holdout_reward": None,
         "delta": delta,
         "format_valid": format_valid,
         "refused": refused,

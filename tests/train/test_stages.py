@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from gepa_atlas.errors import ConfigError, DataError, Outage, Unhealthy
+from gepa_atlas.ship.cells import read_cells
+from gepa_atlas.ship.config import GateConfig
+from gepa_atlas.ship.gate import ADAPTER, decide
 from gepa_atlas.train import baseline, evaluate, grpo, prompts, sft, weights
 from gepa_atlas.train.config import TrainConfig
 from tests.train import room
@@ -34,7 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainConfig, 
         tmp / "suite.jsonl", [{"question": "Find the total of 3 and 2", "answer": "5"}, {"question": "Say it", "answer": ["Add them."]}]
     )
     config = room.config(
-        grpo={"eval_steps": 2}, eval={"samples": 2, "underspecified": "open.jsonl", "regression": "suite.jsonl", "temperature": 1.0},
+        grpo={"eval_steps": 2}, reward={"holdout": {"judges": ["exact"]}},
+        eval={"samples": 2, "underspecified": "open.jsonl", "regression": "suite.jsonl", "temperature": 1.0},
     )  # fmt: skip
     figures = {}
     for name, module in (("baseline", baseline), ("sft", sft), ("train", grpo), ("eval", evaluate)):
@@ -64,6 +68,9 @@ def test_the_cells_of_the_evaluation(whole: tuple[Path, TrainConfig, dict[str, A
     taught = [row for row in tasks if row["cell"] != "student"]
     assert all(0 < row["confidence"] <= 1 and 1 <= row["tokens"] <= 8 and row["format_valid"] in (True, False) for row in taught)
     assert all(row["confidence"] is None and row["delta"] == 0 for row in tasks if row["cell"] == "student")
+    assert all(row["holdout_reward"] == (None if row["cell"] == "student" else row["reward"]) for row in tasks)
+    names = {c.name for c in decide(read_cells(room.workspace(tmp, "eval").folder / evaluate.CELLS), ADAPTER, GateConfig()).criteria}
+    assert {"holdout_judge", "regression_suite", "format_valid", "tokens_ratio"} <= names, "the gate reads what is written here"
     vague = [row for row in rows if row["kind"] == "underspecified"]
     assert {row["cell"] for row in vague} == cells and all(row["reward"] is None for row in vague)
     suite = [row for row in rows if row["kind"] == "regression"]
