@@ -83,6 +83,7 @@ SUBCLASSES = {
     "memory.migrations.env",
     "memory.migrations.versions.m0001_traces",
     "memory.migrations.versions.m0002_skills",
+    "memory.migrations.versions.m0003_pages",
 }
 
 

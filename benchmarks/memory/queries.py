@@ -38,6 +38,7 @@ def questions(draw: random.Random, count: int) -> dict[str, Filter]:
         "operation, state": Filter(operation=operation, states=("approved",)),
         "operation, state, delta": Filter(operation=operation, states=("pending",), min_delta=0.5),
         "operation, time, delta": Filter(operation=operation, since=since, min_delta=0.5),
+        "operation, rare state, delta": Filter(operation=operation, states=("golden",), min_delta=0.0),
         "delta at least": Filter(min_delta=draw.uniform(0.5, 0.95)),
         "reward at most": Filter(max_reward=draw.uniform(0.01, 0.5)),
         "time": Filter(since=since),

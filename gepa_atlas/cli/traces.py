@@ -157,13 +157,14 @@ def export(
     until: Until = None,
     failed: Failed = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="How many, at most: the first of `list`.")] = None,
+    atlas: Annotated[bool, typer.Option("--atlas", help="Lessons too as session traces of ATLAS's SDK (.jsonl).")] = False,
     json_: Json = False,
 ) -> None:
     """Write traces to a file, in the order they came in: lessons as in traces.jsonl, sessions of ATLAS as they were."""
     from gepa_atlas.cli import traces_commands as commands
 
     which = commands.which(operation, run, kind, state, (min_reward, max_reward, min_delta, max_delta), (since, until), failed)
-    commands.export(memory, file, which, limit, as_json=json_)
+    commands.export(memory, file, which, limit, atlas=atlas, as_json=json_)
 
 
 @app.command("stats")

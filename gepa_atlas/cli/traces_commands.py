@@ -173,12 +173,14 @@ def _bench(run: dict[str, Any], limits: Limits) -> tuple[reviews.Judge, str]:
     return judge, experiment.panel.identity
 
 
-def export(memory: str | None, file: Path, which: Filter, limit: int | None, *, as_json: bool) -> None:
+def export(memory: str | None, file: Path, which: Filter, limit: int | None, *, atlas: bool, as_json: bool) -> None:
     if file.suffix not in (".jsonl", ".parquet"):
         raise ConfigError(f"{file}: the name of the file says its form; end it with .jsonl or .parquet")
+    if atlas and file.suffix != ".jsonl":
+        raise ConfigError(f"--atlas: session traces are JSON lines; end {file} with .jsonl")
     with _opened(memory) as store:
-        write = exchange.as_parquet if file.suffix == ".parquet" else exchange.as_jsonl
-        count = write(query.lines(store, which, limit), file)
+        found = query.lines(store, which, limit)
+        count = exchange.as_parquet(found, file) if file.suffix == ".parquet" else exchange.as_jsonl(found, file, sessions=atlas)
     typer.echo(json.dumps({"file": str(file), "traces": count}) if as_json else f"{file}: {count} traces")
 
 

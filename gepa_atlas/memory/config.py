@@ -67,6 +67,7 @@ class Redactor:
     """The one sanitiser of the store: secrets by value and shape, then the configured patterns, in every string, keys included."""
 
     def __init__(self, patterns: tuple[str, ...] = ()) -> None:
+        self.sources = patterns
         self._patterns = tuple(compiled(pattern) for pattern in patterns)
 
     def text(self, value: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from gepa_atlas.errors import ConfigError, DataError, MissingExtra
 from gepa_atlas.memory import rows
+from gepa_atlas.memory.atlas import as_session
 from gepa_atlas.memory.store import Memory, chunks
 from gepa_atlas.secrets import scrub_json
 from gepa_atlas.store.exports import refused
@@ -59,12 +60,12 @@ def _fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def as_jsonl(found: Iterable[dict[str, Any]], path: Path) -> int:
-    """Write traces of `query.lines` as JSON lines, whole or not at all; how many."""
+def as_jsonl(found: Iterable[dict[str, Any]], path: Path, *, sessions: bool = False) -> int:
+    """Write traces of `query.lines` as JSON lines, whole or not at all; how many. sessions: lessons too as ATLAS's session traces."""
     count = 0
     with _replacing(path) as temporary, open(temporary, "w", encoding="ascii") as file:
         for row in found:
-            file.write(_exported(row) + "\n")
+            file.write((_as_session(row) if sessions and row["kind"] == "lesson" else _exported(row)) + "\n")
             count += 1
         file.flush()
         os.fsync(file.fileno())
@@ -90,6 +91,10 @@ def as_parquet(found: Iterable[dict[str, Any]], path: Path) -> int:
 
 def _exported(row: dict[str, Any]) -> str:
     return json.dumps(scrub_json(rows.exported(json.loads(row["body"]), row)), allow_nan=False)
+
+
+def _as_session(row: dict[str, Any]) -> str:
+    return json.dumps(scrub_json(as_session(json.loads(row["body"]), row)), allow_nan=False)
 
 
 class _replacing:

@@ -41,6 +41,7 @@ def ingest(memory: Memory, directory: Path, operation: str | None = None) -> Ing
     config = _document(directory / "config.json", "`gepa-atlas optimize` with its configuration")
     prompts = _document(directory / PROMPTS, f"`gepa-atlas report {directory}`")
     operation = operation or operation_of(config)
+    memory = memory.redacting(_patterns(config))
     when = {
         (candidate, example, sample): times[event.n]
         for event in reversed(events)
@@ -57,6 +58,12 @@ def ingest(memory: Memory, directory: Path, operation: str | None = None) -> Ing
     )
     memory.put_evidence(run_id, *evidence_of(run_id, operation, [c for c, _, _ in candidates], traces))
     return Ingested(run_id, operation, len(traces), new)
+
+
+def _patterns(config: dict[str, Any]) -> tuple[str, ...]:
+    """What the run's own configuration says must not be kept."""
+    block = config.get("memory")
+    return tuple(block.get("redact", ())) if isinstance(block, dict) else ()
 
 
 def operation_of(config: dict[str, Any]) -> str:

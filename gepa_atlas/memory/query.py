@@ -46,10 +46,12 @@ class Filter:
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         t = s.traces.c
-        bounds = (
+        # `+ 0` keeps the database from choosing the index of the time where another one has the order: it would have to sort.
+        time = t.created if self.order == "created" else t.created + 0
+        bounds: tuple[tuple[sa.ColumnElement[Any], float | None, float | None], ...] = (
             (t.after, self.min_reward, self.max_reward),
             (t.delta, self.min_delta, self.max_delta),
-            (t.created, self.since, self.until),
+            (time, self.since, self.until),
         )
         found = [t.operation == self.operation] if self.operation is not None else []
         found += [t.run_id == self.run_id] if self.run_id is not None else []
@@ -63,10 +65,11 @@ class Filter:
 def selected(which: Filter, columns: tuple[str, ...], limit: int | None = None) -> sa.Select[Any]:
     """The question for a page: an index gives its order, so a page costs what it shows."""
     order = s.traces.c[which.order]
+    ordered = [order] if which.order == "created" else [order, s.traces.c.created]
     query = sa.select(*(s.traces.c[name] for name in columns)).where(*which.clauses())
     if which.order != "created":
         query = query.where(order.is_not(None))
-    return query.order_by(order.desc(), s.traces.c.seq.desc()).limit(limit)
+    return query.order_by(*(column.desc() for column in (*ordered, s.traces.c.seq))).limit(limit)
 
 
 def page(memory: Memory, which: Filter, limit: int) -> list[dict[str, Any]]:

@@ -7,14 +7,15 @@ candidates  with their contents                        lineage  who comes from w
 reviews     every change of a trace's state, with its evidence
 items       guidance items                             evidence what an item was worth on one example of one run
 
-`seq` numbers traces as they came in and makes every order total. Indices follow the filters: equality first, the order last.
+`seq` numbers traces as they came in and makes every order total. Indices follow the filters: equality first,
+then the order, then what else a page is filtered by, so that what is left out is left out before its row is read.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0002"  # the newest migration
+HEAD = "0003"  # the newest migration
 metadata = MetaData()
 _SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows itself only where the type is INTEGER
 
@@ -40,14 +41,14 @@ traces = Table(
     Column("given_state", String(12), nullable=False),
     Column("body", Text, nullable=False),
     Index("ix_traces_created", "created", "seq"),
-    Index("ix_traces_after", "after", "seq"),
-    Index("ix_traces_delta", "delta", "seq"),
+    Index("ix_traces_after", "after", "created", "seq", "state"),
+    Index("ix_traces_delta", "delta", "created", "seq", "state"),
     Index("ix_traces_state_created", "state", "created", "seq"),
     Index("ix_traces_operation_created", "operation", "created", "seq"),
-    Index("ix_traces_operation_after", "operation", "after", "seq"),
-    Index("ix_traces_operation_delta", "operation", "delta", "seq"),
+    Index("ix_traces_operation_after", "operation", "after", "created", "seq", "state"),
+    Index("ix_traces_operation_delta", "operation", "delta", "created", "seq", "state"),
     Index("ix_traces_operation_state_created", "operation", "state", "created", "seq"),
-    Index("ix_traces_run", "run_id", "seq"),
+    Index("ix_traces_run", "run_id", "created", "seq", "state"),
 )
 attempts = Table(
     "attempts",

@@ -45,6 +45,10 @@ class Memory:
         """`redact`: regular expressions of what is not kept, besides secrets. With `create` false, a store that is not there is refused."""
         return cls(connect(url, create=create), Redactor(redact))
 
+    def redacting(self, patterns: tuple[str, ...]) -> Memory:
+        """The same store through a writer that also cuts these out."""
+        return Memory(self.engine, Redactor((*self._redactor.sources, *patterns)))
+
     def close(self) -> None:
         self.engine.dispose()
 

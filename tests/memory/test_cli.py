@@ -84,6 +84,7 @@ BAD_LATER = {
     "promote": "name the lessons",
     "promote 00": "no such trace",
     "export out.csv": "end it with .jsonl or .parquet",
+    "export x.parquet --atlas": "session traces are JSON lines",
     "export .": "the name of the file says its form",
 }
 

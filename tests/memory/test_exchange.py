@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gepa_atlas.errors import AtlasError, DataError
-from gepa_atlas.memory import exchange, query
+from gepa_atlas.memory import exchange, query, rows
 from gepa_atlas.memory.query import Filter
 from gepa_atlas.memory.review import review
 from gepa_atlas.memory.store import Memory
@@ -125,6 +125,24 @@ def test_what_the_hand_off_reads(opened: Open, tmp_path: Path) -> None:
     good = [lesson(found) for found in read_lines(tmp_path / "good.jsonl")]
     assert [line["example"]["id"] for line in good] == ["e0", "e1"]
     assert {line["review_status"] for line in good} == {"approved"} and len({line["run_id"] for line in good}) == 1
+
+
+def test_lessons_as_session_traces(opened: Open, tmp_path: Path) -> None:
+    """Every field of the SDK's line; what reads them finds the reward, and no reward where there was none."""
+    from gepa_atlas.handoff import sessions
+
+    memory = opened()
+    lines = [lesson_line("e0", after=0.5), lesson_line("e1", after=None)]
+    exchange.import_file(memory, write(tmp_path / "in.jsonl", lines))
+    exchange.as_jsonl(query.lines(memory, Filter(), None), tmp_path / "atlas.jsonl", sessions=True)
+    out = read(tmp_path / "atlas.jsonl")
+    assert all(line.keys() == session_line().keys() for line in out)
+    found = [rows.session(line, "x", 0.0) for line in out]
+    assert [(t.after, t.failure, t.operation, t.state) for t in found] == [(0.5, "", "in", "pending"), (None, "unscored", "in", "pending")]
+    assert [t.created for t in found] == pytest.approx([row["created"] for row in query.page(memory, Filter(), 2)])
+    handed = [placed.line for placed in sessions.lessons(tmp_path / "atlas.jsonl", 0.1)]
+    assert [line["after"]["value"] for line in handed] == [0.5, None] and handed[0]["guidance"]["text"] == "Say gold."
+    assert exchange.import_file(memory, tmp_path / "atlas.jsonl") == (2, 2)
 
 
 def test_a_changed_review_leaves_and_golden_does_not_come_in(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_run_that_is_full_of_secrets(told: None, tmp_path: Path, postgres: Pos
         assert run([*how, f"memory.url={store}/m.db", "--run-dir", str(tmp_path / "one")]) == 0
         assert run([*how, f"memory.url={url}", "--run-dir", str(tmp_path / "two")]) == 0
     for directory, where in (("one", f"{store}/m.db"), ("two", url)):
-        assert run(["traces", "import", str(tmp_path / directory), "--memory", where, "--redact", "ACME-\\d+"]) == 0
+        assert run(["traces", "import", str(tmp_path / directory), "--memory", where]) == 0, "the run's own patterns hold"
     with Memory.open(f"{store}/m.db") as memory:  # the log is there while a connection is open
         assert len(query.ids(memory, Filter())) > 10
         review(memory, query.ids(memory, Filter())[:1], "approved", "note")
