@@ -89,7 +89,7 @@ def _run(directory: Path, traces: Path) -> Source:
     with understood(str(directory / "config.json"), "start the optimization in a new directory"):
         tasks, models = _tasks(config, manifest.get("data", "")), _models(config)
     with understood(str(directory / PROMPTS), _again(directory)):
-        members = _members(events, document)
+        members = _members(events, document, config)
         best, front = str(document["best_candidate_id"]), tuple(row["id"] for row in document["pareto_frontier"])
     cells = {tuple(result[:5]) for event in events if event.kind == "slot" for result in event.payload["results"]}
 
@@ -149,19 +149,22 @@ def _tasks(config: Mapping[str, Any], recorded: str) -> dict[str, Example]:
     return {example.id: example for example in dataset.examples}
 
 
-def _members(events: list[Event], document: Mapping[str, Any]) -> dict[str, Member]:
-    """Every candidate that was made, with its distance from a seed."""
-    rows = [_candidate(document[name]) for name in ("seed_candidate", "challenger")]
-    rows += [_candidate(row) for row in document["pareto_frontier"]]
-    found = {name: candidate for name, candidate in rows}
+def _members(events: list[Event], document: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Member]:
+    """Every candidate that was made or that the run was started with, with its distance from a seed."""
+    found = dict([_candidate(document["seed_candidate"])])
+    warm = [Candidate.from_json(row) for row in (config.get("warm_start") or {}).get("seeds", ())]
+    found |= {candidate.id: candidate for candidate in warm}
     for event in events:
         draft = event.payload.get("draft")
-        if draft and draft["candidate"]:  # its parents are known here, and not in `challenger`
-            found[draft["candidate"]["id"]] = Candidate.from_json(draft["candidate"])
-    steps: dict[str, int] = {}
-    for name, candidate in found.items():  # parents before children: in the order in which they were made, repeated where they are not
-        _generation(name, candidate, found, steps)
-    return {name: Member(candidate, steps[name], name) for name, candidate in found.items()}
+        if draft and draft["candidate"]:  # one that is made again, from others, keeps its first parents
+            found.setdefault(draft["candidate"]["id"], Candidate.from_json(draft["candidate"]))
+    for row in (document["challenger"], *document["pareto_frontier"]):
+        found.setdefault(*_candidate(row))
+    members: dict[str, Member] = {}
+    for name, candidate in found.items():  # parents come before their children
+        steps = [members[parent].generation for parent in candidate.parents if parent in members]
+        members[name] = Member(candidate, 1 + max(steps, default=-1), name)
+    return members
 
 
 def _candidate(row: Mapping[str, Any]) -> tuple[str, Candidate]:
@@ -173,21 +176,6 @@ def _candidate(row: Mapping[str, Any]) -> tuple[str, Candidate]:
         row.get("origin", "seed"),
     )
     return row["id"], made
-
-
-def _generation(name: str, candidate: Candidate, found: Mapping[str, Candidate], steps: dict[str, int]) -> int:
-    """The longest way to a seed, without recursion: lineages may be long."""
-    waiting = [name]
-    while waiting:
-        at = waiting[-1]
-        parents = [p for p in found[at].parents if p in found and p != at]
-        open_ = [p for p in parents if p not in steps and p not in waiting]
-        if open_:
-            waiting += open_
-            continue
-        steps[at] = 1 + max((steps.get(p, -1) for p in parents), default=-1)
-        waiting.pop()
-    return steps[name]
 
 
 def _models(config: Mapping[str, Any]) -> dict[str, str]:

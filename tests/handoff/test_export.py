@@ -52,6 +52,9 @@ def test_a_playbook_run_speaks_through_its_candidates(toy: Path, tmp_path: Path)
     known = json.loads((toy / "optimized_prompts.json").read_text())
     named = {part: row for row in prompts.values() for part in row["role"].split(" and ") if part}
     assert named["best"]["texts"] == known["best_candidate"] and named["seed"]["texts"] == known["seed_candidate"]["candidate"]
+    by_hash = {row["prompt_hash"]: row["generation"] for row in prompts.values()}
+    assert all(row["generation"] == 1 + max([by_hash[p] for p in row["parent_hashes"]], default=-1) for row in prompts.values())
+    assert {line["candidate"] for line in map(json.loads, (toy / "traces.jsonl").read_text().splitlines())} <= prompts.keys()
     assert named["seed"]["generation"] == 0 and all(row["generation"] > 0 or row["origin"] == "seed" for row in prompts.values())
     assert validate(tmp_path).figures["errors"] == 0
 
