@@ -19,8 +19,8 @@ from gepa_atlas.store.exports import atomic_write
 from gepa_atlas.train import weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
+from gepa_atlas.train.fit import ADAPTER
 from gepa_atlas.train.generate import Written, write
-from gepa_atlas.train.grpo import ADAPTER
 from gepa_atlas.train.prompts import Prompts, check_lengths, prompts_of
 from gepa_atlas.train.reward import protocol_name
 from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of

@@ -7,9 +7,6 @@ train/checkpoints; a run that was killed goes on from the last one and ends with
 from __future__ import annotations
 
 import importlib
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,14 @@ from gepa_atlas.handoff.workspace import StageResult, Workspace
 from gepa_atlas.train import weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
+from gepa_atlas.train.fit import ADAPTER, CHECKPOINTS, common, keep, last_checkpoint, process
 from gepa_atlas.train.prompts import asked, check_lengths, prompts_of
 from gepa_atlas.train.reward import RimDeltaReward, protocol_name, redact_trainer_log
 from gepa_atlas.train.school import School, read_rows, tasks_of
 from gepa_atlas.train.stages import adapter_before
 from gepa_atlas.types import Example
 
-CHECKPOINTS, METRICS, ADAPTER = "checkpoints", "metrics.jsonl", "adapter"
+METRICS = "metrics.jsonl"
 
 
 def run(work: Workspace, config: TrainConfig) -> StageResult:
@@ -49,22 +47,8 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
         )  # fmt: skip
         front = prompts.front if config.handoff.prompt_mode == "population" else ()
         trained, figures = _trained(work, config, base, tokenizer, reward, (train, val), front)
-    adapter = work.folder / ADAPTER
-    if process() == 0:
-        weights.save_adapter(trained, tokenizer, adapter, base=base, model=config.model)
-        shutil.rmtree(work.folder / CHECKPOINTS, ignore_errors=True)
-    figures |= {
-        "prompt_tokens_max": longest,
-        "adapter_sha256": weights.adapter_sha256(adapter) if process() == 0 else "",
-        "base_sha256": weights.base_sha256(base),
-        "nonfinite_rewards": reward.nonfinite,
-    }
-    return StageResult((*weights.adapter_files(adapter, work.folder), METRICS), figures)
-
-
-def process() -> int:
-    """Which of the training processes this is; 0 where there is one."""
-    return int(os.environ.get("RANK", "0"))
+    figures |= {"prompt_tokens_max": longest, "nonfinite_rewards": reward.nonfinite}
+    return keep(work, config, base, tokenizer, trained, figures, METRICS)
 
 
 def ends_of(tokenizer: Any) -> frozenset[int]:
@@ -218,27 +202,3 @@ def arguments(work: Workspace, config: TrainConfig, evaluates: bool) -> dict[str
             "a resumed run would not be the same; change grpo.save_steps, or grpo.trl.steps_per_generation and num_iterations"
         )
     return given
-
-
-def common(work: Workspace, config: TrainConfig, save_steps: int, save_total_limit: int) -> dict[str, Any]:
-    """What every trainer of trl is given."""
-    torch: Any = importlib.import_module("torch")
-    cuda = torch.cuda.is_available() and not config.launch.cpu
-    return {
-        "output_dir": str(work.folder / CHECKPOINTS), "seed": config.seed, "use_cpu": not cuda,
-        "bf16": cuda and config.model.dtype == "bfloat16", "fp16": cuda and config.model.dtype == "float16",
-        "logging_steps": 1, "report_to": list(config.tracking.report_to), "run_name": config.tracking.run_name, "disable_tqdm": True,
-        "save_strategy": "steps", "save_steps": save_steps, "save_total_limit": save_total_limit,
-        "gradient_checkpointing": False, "project": config.tracking.project or config.name,
-    }  # fmt: skip
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint: the trainer writes trainer_state.json last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
-            json.loads((path / "trainer_state.json").read_text("utf-8"))
-        except (OSError, ValueError):  # a kill fell into the saving of it
-            continue
-        return path
-    return None

@@ -111,7 +111,7 @@ class School:
     """
 
     def __init__(self, work: Workspace, config: TrainConfig, candidate: Candidate | None = None, part: int = 0) -> None:
-        self._source = source_of(work, config)
+        self._source, self._base_dir = source_of(work, config), work.base_dir
         self._reward = config.reward
         self._directory = work.cache_dir / (f"answers-{part}" if part else "answers") if config.reward.cache else None
         self._candidate = candidate
@@ -133,7 +133,7 @@ class School:
         placed = replace(source.loaded, path=source.student_dir / "-", base_dir=source.student_dir)
         self.student = self.calls.agent(student_of(placed, models))
         self.panel = _panel(source.rim, models, source.rim_dir, "rim")
-        self.holdout = None if reward.holdout is None else _panel(reward.holdout, models, source.student_dir, "reward.holdout")
+        self.holdout = None if reward.holdout is None else _panel(reward.holdout, models, self._base_dir, "reward.holdout")
         self._places = asyncio.Semaphore(2 * reward.concurrency)
 
     async def start_again(self) -> None:

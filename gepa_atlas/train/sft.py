@@ -7,7 +7,6 @@ warning at most. The warm-up is dropped again where it makes held-out guidance w
 from __future__ import annotations
 
 import importlib
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from gepa_atlas.handoff.workspace import StageResult, Workspace
 from gepa_atlas.train import weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
+from gepa_atlas.train.fit import common, fitted, keep, process
 from gepa_atlas.train.generate import write
-from gepa_atlas.train.grpo import ADAPTER, CHECKPOINTS, METRICS, common, last_checkpoint, process
 from gepa_atlas.train.prompts import Prompts, asked, prompts_of, with_system
 from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of
 from gepa_atlas.types import Example
@@ -36,7 +35,6 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
     tokenizer = weights.load_tokenizer(base, config.model)
     tasks, baselines = tasks_of(work), baselines_of(work)
     rows = rows_of(work, config, tasks, baselines)
-    adapter = work.folder / ADAPTER
     figures: dict[str, Any] = {"rows": len(rows), "skipped": None}
     model = weights.load_trainee(base, config.model, None, trainable=True)
     if rows:
@@ -53,11 +51,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
             model = weights.load_trainee(base, config.model, None, trainable=True)
     if figures["skipped"] is not None:
         work.progress.note(f"sft: {figures['skipped']}")
-    if process() == 0:
-        weights.save_adapter(model, tokenizer, adapter, base=base, model=config.model)
-        shutil.rmtree(work.folder / CHECKPOINTS, ignore_errors=True)
-    figures["base_sha256"] = weights.base_sha256(base)
-    return StageResult(weights.adapter_files(adapter, work.folder), figures)
+    return keep(work, config, base, tokenizer, model, figures)
 
 
 def rows_of(work: Workspace, config: TrainConfig, tasks: Mapping[str, Example], baselines: Mapping[str, Baseline]) -> list[dict[str, Any]]:
@@ -92,7 +86,6 @@ def train_on(
     """The trained model and its losses. Raises ConfigError when the trainer has lost a row."""
     datasets: Any = importlib.import_module("datasets")
     trl: Any = importlib.import_module("trl")
-    transformers: Any = importlib.import_module("transformers")
     s = config.sft
     given = {
         **common(work, config, s.save_steps, 2),
@@ -104,12 +97,7 @@ def train_on(
         model=model, args=trl.SFTConfig(**given), train_dataset=datasets.Dataset.from_list(list(rows)), processing_class=tokenizer
     )
     check_rows(trainer.train_dataset, len(rows))
-    trainer.remove_callback(transformers.PrinterCallback)
-    checkpoint = last_checkpoint(work.folder / CHECKPOINTS)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    figures = {"steps": trainer.state.global_step, "loss_first_and_last": [losses[0], losses[-1]] if losses else [None, None]}
-    return trainer.accelerator.unwrap_model(trainer.model), figures
+    return fitted(work, trainer)
 
 
 def check_rows(dataset: Any, count: int) -> None:
@@ -156,4 +144,4 @@ def _delta(
     return statistics.fmean(deltas) if deltas else None
 
 
-__all__ = ["METRICS", "check_rows", "longest_row", "rows_of", "run", "train_on"]
+__all__ = ["check_rows", "longest_row", "rows_of", "run", "train_on"]

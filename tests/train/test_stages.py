@@ -12,7 +12,7 @@ from gepa_atlas.errors import ConfigError, DataError, Outage, Unhealthy
 from gepa_atlas.ship.cells import read_cells
 from gepa_atlas.ship.config import GateConfig
 from gepa_atlas.ship.gate import ADAPTER, decide
-from gepa_atlas.train import baseline, evaluate, grpo, prompts, sft, weights
+from gepa_atlas.train import baseline, distill, evaluate, fit, grpo, preference, prompts, sft, weights
 from gepa_atlas.train.config import TrainConfig
 from tests.train import room
 
@@ -84,7 +84,7 @@ def test_the_same_seed_ends_with_the_same_weights(whole: tuple[Path, TrainConfig
         found = stage(tmp_path, name, module, config)
     assert found.figures["adapter_sha256"] == figures["train"]["adapter_sha256"]
     kept = room.workspace(tmp, "train").folder
-    assert not (kept / grpo.CHECKPOINTS).exists() and {f.name for f in kept.iterdir()} == {"adapter", "metrics.jsonl", "stage.json"}
+    assert not (kept / fit.CHECKPOINTS).exists() and {f.name for f in kept.iterdir()} == {"adapter", "metrics.jsonl", "stage.json"}
     card = json.loads((kept / "adapter" / weights.CARD).read_text())
     assert card["kind"] == "full" and card["base"] == "tiny" and str(tmp) not in (kept / "adapter" / "config.json").read_text()
 
@@ -95,7 +95,7 @@ def test_a_guard_ends_training_and_keeps_what_there_is(whole: tuple[Path, TrainC
     stage(tmp_path, "baseline", baseline, config)
     with pytest.raises(Unhealthy, match=r"kl_ceiling: .* step 3, checkpoints and metrics\.jsonl are kept"):
         stage(tmp_path, "train", grpo, config)
-    assert (room.workspace(tmp_path, "train").folder / grpo.CHECKPOINTS / "checkpoint-2").is_dir()
+    assert (room.workspace(tmp_path, "train").folder / fit.CHECKPOINTS / "checkpoint-2").is_dir()
 
 
 def test_a_warm_up_without_rows_or_that_harms_is_skipped_and_said(tmp_path: Path) -> None:
@@ -167,6 +167,78 @@ def test_prompts_hold_the_attempt_of_the_baseline(tmp_path: Path) -> None:
     assert rows[0]["prompt"] == [
         {"role": "system", "content": room.EVOLVED}, {"role": "user", "content": "Find the total of 3 and 2\n\nIt said:\n3"},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "lora"), [("dpo", None), ("kto", {"r": 4, "dropout": 0.0})])
+def test_preference_training_moves_towards_what_helped(tmp_path: Path, method: str, lora: Any) -> None:
+    config = room.config(
+        model={"lora": lora}, sft={"enabled": False},
+        preference={"enabled": True, "method": method, "learning_rate": 1e-2, "max_steps": 6, "beta": 0.1},
+    )  # fmt: skip
+    room.handoff(tmp_path)
+    turns = [{"role": "user", "content": "Find the gap of 3 and 2"}]
+    good, bad = ([{"role": "assistant", "content": text}] for text in ("Subtract them.", "Be brief."))
+    rows = {
+        "dpo": [{"prompt": turns, "chosen": good, "rejected": bad}] * 4,
+        "kto": [{"prompt": turns, "completion": text, "label": text is good} for text in (good, bad) * 2],
+    }
+    folder = room.workspace(tmp_path, "export").folder
+    room.write(folder / f"{method}.jsonl", [])
+    work = room.workspace(tmp_path, "preference")
+    with pytest.raises(ConfigError, match=f"{method}.jsonl has no row"):
+        preference.run(work, config)
+    room.write(folder / f"{method}.jsonl", rows[method])
+    figures = stage(tmp_path, "preference", preference, config).figures
+    assert figures["rows"] == 4 and figures["steps"] == 6
+    assert _odds(work, config, turns, good, bad, work.folder / "adapter") > _odds(work, config, turns, good, bad, None) + 0.1
+
+
+def _odds(work: Any, config: TrainConfig, turns: Any, good: Any, bad: Any, adapter: Path | None) -> float:
+    """Log probability of the good completion over that of the bad one."""
+    import torch
+
+    base = weights.base_folder(work, config)
+    tokenizer = weights.load_tokenizer(base, config.model)
+    model = weights.load_trainee(base, config.model, adapter, trainable=False).eval()
+
+    def log(completion: Any) -> float:
+        ids = tokenizer.apply_chat_template([*turns, *completion], return_tensors="pt", return_dict=True)["input_ids"]
+        start = len(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+        chances = model(input_ids=ids).logits.log_softmax(-1)[0, start - 1 : -1]
+        return float(chances.gather(-1, ids[0, start:, None]).sum())
+
+    with torch.no_grad():
+        return log(good) - log(bad)
+
+
+def test_distillation_draws_the_bare_prompt_towards_the_evolved_one(tmp_path: Path) -> None:
+    how = {"max_steps": 8, "learning_rate": 5e-3, "batch_size": 4}
+    config = room.config(handoff={"prompt_mode": "distil"}, sft={"enabled": False}, grpo={"enabled": False}, distill=how)
+    room.handoff(tmp_path)
+    stage(tmp_path, "baseline", baseline, config)
+    work = room.workspace(tmp_path, "distill")
+    with pytest.raises(ConfigError, match=r"distill\.max_prompt_length: 9 tokens, and the longest prompt has"):
+        distill.run(work, room.config(handoff={"prompt_mode": "distil"}, distill={"max_prompt_length": 9}))
+    figures = stage(tmp_path, "distill", distill, config).figures
+    assert figures["steps"] == 8 and figures["rows"] == 6
+    before, after = (_distance(work, config, adapter) for adapter in (None, work.folder / "adapter"))
+    assert after < 0.7 * before, "what it would say first depends less on whether the evolved prompt is there"
+
+
+def _distance(work: Any, config: TrainConfig, adapter: Path | None) -> float:
+    """KL of the first word with the evolved prompt to the one without."""
+    import torch
+
+    base = weights.base_folder(work, config)
+    tokenizer = weights.load_tokenizer(base, config.model)
+    model = weights.load_trainee(base, config.model, adapter, trainable=False).eval()
+    logs = []
+    for system in (room.EVOLVED, ""):
+        turns = prompts.with_system([{"role": "user", "content": "Find the gap of 4 and 2"}], system)
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            logs.append(model(input_ids=ids).logits[0, -1].log_softmax(-1))
+    return float((logs[0].exp() * (logs[0] - logs[1])).sum())
 
 
 @pytest.mark.parametrize(
