@@ -19,7 +19,7 @@ from typing import Any
 from gepa_atlas.report import diff
 from gepa_atlas.report.evidence import Evidence, costs, panel, points
 from gepa_atlas.report.exporters import FORMS, export
-from gepa_atlas.report.page import deflated, encoded, pack, said
+from gepa_atlas.report.page import PROMPT, deflated, encoded, pack, said
 from gepa_atlas.report.prompts import optimized_prompts
 from gepa_atlas.report.summary import claims, sentence, spend_text
 from gepa_atlas.secrets import scrub, scrub_json
@@ -109,7 +109,7 @@ def parts(evidence: Evidence) -> dict[str, Any]:
         "change": change(record.seed, tested),
         "diff": (told := text_diff(record.seed, tested)),
         "brief": [part | {"pieces": diff.brief(part["pieces"])} for part in told],
-        "use": [{"name": said(name, 200), "text": said(text, 20_000)} for name, text in record.winner.texts],
+        "use": [{"name": said(name, 200), "text": said(text, PROMPT)} for name, text in record.winner.texts],
         "demos": [{"question": said(d.question), "answer": said(d.answer)} for d in record.winner.demos],
         "settings": {said(k, 100): said(str(v), 200) for k, v in record.winner.settings},
         "operators": evidence.credit,
@@ -131,7 +131,7 @@ def text_diff(old: Candidate, new: Candidate) -> list[dict[str, Any]]:
     """By component: its name and the pieces of the word diff; a text that did not change has one piece."""
     before, after = dict(old.texts), dict(new.texts)
     return [
-        {"name": said(name, 200), "pieces": diff.pieces(said(before.get(name, ""), 20_000), said(after.get(name, ""), 20_000))}
+        {"name": said(name, 200), "pieces": diff.pieces(said(before.get(name, ""), PROMPT), said(after.get(name, ""), PROMPT))}
         for name in sorted(before.keys() | after.keys())
     ]
 

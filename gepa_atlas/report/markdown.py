@@ -8,7 +8,7 @@ from typing import Any
 
 from gepa_atlas.report import diff
 from gepa_atlas.report.evidence import Evidence, panel, points
-from gepa_atlas.report.page import said
+from gepa_atlas.report.page import PROMPT, said
 from gepa_atlas.report.summary import claims, gain_text, sentence, spend_text
 from gepa_atlas.secrets import scrub
 from gepa_atlas.types import Candidate
@@ -64,7 +64,7 @@ def _changes(old: Candidate, new: Candidate) -> Iterable[str]:
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield f"`{_code(name)}`, dropped in `[- -]`, new in `{{+ +}}`:"
-            yield fenced(change_lines(said(before.get(name, "")), said(after.get(name, ""))))
+            yield fenced(change_lines(said(before.get(name, ""), PROMPT), said(after.get(name, ""), PROMPT)))
     fresh = [d for d in new.demos if d not in old.demos]
     if fresh:
         yield f"{len(fresh)} demonstrations added:"
@@ -74,7 +74,7 @@ def _changes(old: Candidate, new: Candidate) -> Iterable[str]:
 def _prompt(candidate: Candidate) -> Iterable[str]:
     for name, text in candidate.texts:
         yield f"`{_code(name)}`:"
-        yield fenced(said(text, 20_000))
+        yield fenced(said(text, PROMPT))
     if candidate.demos:
         yield fenced("\n".join(f"{said(d.question, 300)} -> {said(d.answer, 300)}" for d in candidate.demos))
 

@@ -25,7 +25,8 @@ BASELINE = -1  # the candidate number of the attempt without guidance
 NOT_EVALUATED, FAILED, ZERO = 0, 1, 2  # codes of the heat map; ZERO + s is a score of s hundredths
 _LESSONS, _CANDIDATES = 800_000, 400_000  # compressed bytes
 _ROWS, _EXAMPLES, _CELLS = 4_000, 4_000, 1_200_000
-_LONG, _SHORT = 4_000, 400  # characters of a text, of a reason or rationale
+_LONG, _SHORT = 4_000, 400  # characters of an answer or question, of a reason or rationale
+PROMPT = 20_000  # characters of a text that is evolved
 _ANCESTORS = 40  # of the winner, with a diff ready
 _WEDGE = 64  # rows between two looks at how large a stream has become
 
@@ -204,9 +205,9 @@ class _Packing:
         ancestors = [m.candidate for m in record.lineage(record.challenger)][1 : _ANCESTORS + 1]
         if record.seed.id not in {a.id for a in ancestors} and record.seed.id != record.challenger.id:
             ancestors.append(record.seed)
-        after = {name: said(text) for name, text in record.challenger.texts}
+        after = {name: said(text, PROMPT) for name, text in record.challenger.texts}
         return {
-            str(self.number[a.id]): {name: diff.edits(said(dict(a.texts).get(name, "")), text) for name, text in after.items()}
+            str(self.number[a.id]): {name: diff.edits(said(dict(a.texts).get(name, ""), PROMPT), text) for name, text in after.items()}
             for a in ancestors
         }
 
@@ -247,8 +248,10 @@ class _Packing:
 
     def _body(self, i: int, demos: dict[Demo, int]) -> dict[str, Any]:
         candidate, base = self.members[i].candidate, self._base(i)
-        before = {name: said(text) for name, text in self.members[base].candidate.texts} if base is not None else {}
-        texts = {name: diff.edits(before.get(name, ""), now) for name, text in candidate.texts if (now := said(text)) != before.get(name)}
+        before = {name: said(text, PROMPT) for name, text in self.members[base].candidate.texts} if base is not None else {}
+        texts = {
+            name: diff.edits(before.get(name, ""), now) for name, text in candidate.texts if (now := said(text, PROMPT)) != before.get(name)
+        }
         row: dict[str, Any] = {"i": i, "base": base, "texts": texts}
         if candidate.demos:
             row["demos"] = [demos[d] for d in candidate.demos]

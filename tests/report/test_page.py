@@ -108,7 +108,7 @@ def test_candidates_and_heat_can_be_read_back(hostile: Evidence) -> None:
             made += step if isinstance(step, str) else old[at : at + step] if step > 0 else ""
             at += 0 if isinstance(step, str) else abs(step)
         texts[i] = made
-        assert made == page.said(member.candidate.text("guidance"))
+        assert made == page.said(member.candidate.text("guidance"), page.PROMPT)
     cells = np.frombuffer(unpacked(document, "heat"), dtype=np.uint8).reshape(head["heat"])
     ids = [row["id"] for row in head["examples"]]
     seen = {(lesson.candidate_id, lesson.example.id): lesson.after.value for lesson in hostile.lessons}

@@ -32,7 +32,7 @@ const score = v => v === null || v === undefined ? '–' : v.toFixed(2);
 class List {
   constructor(box, height, draw, pick) {
     Object.assign(this, {box, height, draw, pick, items: [], at: -1});
-    this.space = h('div', {style: 'position:relative'});
+    this.space = h('div', {style: 'position:relative', role: 'presentation'});
     box.replaceChildren(this.space);
     box.addEventListener('scroll', () => this.paint(), {passive: true});
     box.addEventListener('keydown', e => this.key(e));
