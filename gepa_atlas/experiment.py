@@ -14,6 +14,7 @@ from gepa_atlas.evolve.engine import Evolution, Plan
 from gepa_atlas.ports import Agent, Proposer
 from gepa_atlas.protocols.base import TeachingProtocol
 from gepa_atlas.rim.panel import Panel
+from gepa_atlas.store.log import Event
 from gepa_atlas.types import Candidate, Component, Decision, Lesson, Outcome, Proposal, Role, Usage, Verdict
 
 
@@ -54,6 +55,9 @@ class Result:
     rollouts: int
     digest: str
     judging: dict[str, Usage] = field(default_factory=dict)  # what the answers of each model judge had cost
+    run_id: str = ""
+    began: float = 0.0  # Unix seconds
+    events: tuple[Event, ...] = ()  # everything that was told, as it is on record
 
 
 class Observer(Protocol):

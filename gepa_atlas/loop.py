@@ -300,6 +300,9 @@ class _Search:
             dict(calls.spent.by_role),
             self.store.calls()["rollouts"],
             self.store.digest(),
+            run_id=self.store.run_id,
+            began=self.store.started,
+            events=tuple(self.store.events()),
         )
 
     def interrupt(self) -> None:

@@ -186,15 +186,13 @@ class Watcher:
         )
 
     def finished(self, result: Result) -> None:
-        pass  # the record needs the run's lock to be free: run_search shows it
+        pass  # run_search shows it, when its files are written
 
 
 def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
     """What the report needs of a result."""
     experiment, evolution = result.experiment, result.evolution
     challenger = challenger_of(result)
-    with RunView.read(result.directory) as run:
-        run_id = run.run_id
     select = set(evolution.val)
     lessons: dict[str, dict[tuple[str, str, int], Lesson]] = defaultdict(dict)
     for lesson in result.lessons:
@@ -207,7 +205,7 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
     front = evolution.frontier()
     dataset = experiment.dataset
     return RunRecord(
-        run_id=run_id,
+        run_id=result.run_id,
         name=experiment.name,
         seed=evolution.seed,
         challenger=challenger,
@@ -231,11 +229,9 @@ def to_record(result: Result, known: tuple[str, ...]) -> RunRecord:
 
 def to_evidence(record: RunRecord, result: Result) -> Evidence:
     """The record with the lessons, slots and beliefs it rests on."""
-    with RunView.read(result.directory) as run:
-        slots, started = slots_of(run.events()), run.started
-    evolution = result.evolution
+    slots, evolution = slots_of(result.events), result.evolution
     credit = credits(slots, evolution.portfolio.gained, evolution.portfolio.spent)
-    return Evidence(record, result.lessons, slots, tuple(evolution.course), credit, started)
+    return Evidence(record, result.lessons, slots, tuple(evolution.course), credit, result.began)
 
 
 def challenger_of(result: Result) -> Candidate:
