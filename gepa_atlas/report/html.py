@@ -36,7 +36,7 @@ def page(evidence: Evidence) -> bytes:
     script, plots = scripts(), plotly()
     document = scrub_json(optimized_prompts(evidence.record))  # before texts are quoted in other formats
     exports = {form: dict(zip(("file", "text"), export(document, form), strict=True)) for form in FORMS}
-    html = _template("report.html").render(
+    html = template("report.html").render(
         **parts(evidence),
         style=_raw(asset("report.css")),
         script=_raw(script),
@@ -169,7 +169,8 @@ def _bar(gain: float | None, low: float | None, high: float | None) -> dict[str,
     return {"low": 50 + 50 * low, "high": 50 + 50 * high, "gain": 50 + 50 * gain, "width": 50 * (high - low)}
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A template of this package: autoescaped, and an unknown name in it is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -42,7 +42,7 @@ class Seen:
 
     def open(self, path: Path) -> Any:
         self.tab.goto(path.as_uri())
-        self.tab.wait_for_selector("body[data-ready]", timeout=30_000)
+        self.tab.wait_for_selector("body[data-ready]", timeout=90_000)
         return self.tab
 
     def is_clean(self, path: Path) -> None:
@@ -68,6 +68,7 @@ def tab(browser: Any) -> Iterator[Opener]:
     def make(size: str = "desktop", scheme: str = "light") -> Seen:
         width, height = SIZES[size]
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True))
+        contexts[-1].set_default_timeout(90_000)
         return Seen(contexts[-1].new_page())
 
     yield make
@@ -106,7 +107,7 @@ def test_it_opens_clean_in_every_form(size: str, scheme: str, toyworld: Path, ta
     page.locator("#tree .row").nth(2).click()
     page.locator("#ex-list .row").nth(1).click()
     page.locator("#search").scroll_into_view_if_needed()
-    page.locator(".plot .main-svg").nth(3).wait_for(state="attached", timeout=20_000)
+    page.locator(".plot .main-svg").nth(3).wait_for(state="attached", timeout=90_000)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.evaluate("document.documentElement.style.scrollBehavior = 'auto'; scrollTo(0, 0)")
     page.screenshot(path=OUTPUT / f"report-{size}-{scheme}.png", full_page=True)
@@ -153,7 +154,7 @@ def test_hostile_texts_are_shown_and_do_nothing(hostile: Path, evidence: Evidenc
     for i in range(page.locator("#tree .row").count()):
         page.locator("#tree .row").nth(i).click()
     page.locator("#search").scroll_into_view_if_needed()
-    page.locator(".plot .main-svg").nth(3).wait_for(state="attached", timeout=20_000)
+    page.locator(".plot .main-svg").nth(3).wait_for(state="attached", timeout=90_000)
     assert page.title().startswith(HOSTILE[0])
     assert page.locator("main img, main script, main style, [onerror], [onload]").count() == 0
     assert HOSTILE[0] in page.locator(".claims").inner_text()

@@ -167,7 +167,7 @@ def test_large_texts_are_cut_and_said_to_be() -> None:
 
 
 def test_a_run_of_2000_candidates_and_500_examples() -> None:
-    evidence = synthetic(2000, 500, 6)
+    evidence = synthetic(2000, 500, 3)
     began = time.process_time()
     document = html.page(evidence)
     took = time.process_time() - began
