@@ -25,7 +25,7 @@ def as_session(line: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
         "trace_id": row["id"], "run_id": row["run_id"], "operation": row["operation"], "candidate": line["candidate"],
         "example_id": example["id"], "sample": line["sample"], "split": example.get("split"), "protocol": line["protocol"],
         "ground_truth": answers[0], "baseline": {"output": line["baseline"]["output"], "reward": before}, "delta": line["delta"],
-        "created_at": datetime.fromtimestamp(row["created"], UTC).isoformat(),
+        "created_at": _moment(row["created"]),
     }  # fmt: skip
     score = after["score"]
     return {
@@ -52,6 +52,13 @@ def as_session(line: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
         "drift_alert": None,
         "trajectory_events": [],
     }
+
+
+def _moment(seconds: float) -> str | float:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # beyond the calendar
+        return seconds
 
 
 def _breakdown(reward: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from gepa_atlas.store.exports import refused
 from gepa_atlas.types import digest
 
 PARQUET = ("id", "kind", "run_id", "operation", "state", "created", "reward", "delta", "body")
+_DEEPEST = 100  # levels of a line: what redacts it calls itself at each
 _PAGE = 5000  # rows of a Parquet row group
 
 
@@ -162,9 +163,20 @@ def _document(raw: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: is not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is no JSON object that can be kept ({error})") from None
+    if _too_deep(found):
+        raise DataError(f"{where}: is nested more than {_DEEPEST} levels deep")
     if not isinstance(found, dict):
         raise DataError(f"{where}: holds {type(found).__name__}, not a JSON object")
     return found
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [x for v in level for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+        if not level:
+            return False
+    return True
 
 
 def _no_number(name: str) -> None:

@@ -72,7 +72,7 @@ def lesson(line: Mapping[str, Any], run_id: str, operation: str, created: float)
     try:
         example = line["example"]
         before, after = line["before"], line["after"]
-        cell = (str(line["candidate"]), str(example["id"]), int(line["sample"]))
+        cell = (str(line["candidate"]), str(example["id"]), _count(line["sample"], 2**31) or 0)
         trace = Trace(
             trace_id(run_id, *cell),
             "lesson",
@@ -157,10 +157,10 @@ def _attempt(side: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "side": side,
         "stop": str(row["stop"]),
         "error": str(error["kind"]) if error else "",
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "dollars": usage["dollars"],
-        "seconds": float(usage["seconds"]),
+        "input_tokens": _count(usage["input_tokens"], 2**63),
+        "output_tokens": _count(usage["output_tokens"], 2**63),
+        "dollars": _figure(usage["dollars"]),
+        "seconds": _figure(usage["seconds"]),
     }
 
 
@@ -171,7 +171,7 @@ def _rewards(side: str, parts: Any) -> list[dict[str, Any]]:
             "position": at,
             "judge": str(part["judge"]),
             "value": _score(part["value"]),
-            "uncertainty": part["uncertainty"],
+            "uncertainty": _figure(part["uncertainty"]),
             "missing": str(part["missing"]["kind"]) if part["missing"] else "",
         }
         for at, part in enumerate(parts)
@@ -187,8 +187,28 @@ def _failure(baseline: Any, before: Any, second: Any, after: Any) -> str:
 
 def _number(value: object) -> float | None:
     """A finite number, and neither true nor false."""
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if sound else None  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _count(value: object, below: int) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
+        raise ValueError(f"a count is a whole number from 0 on, not {value!r:.40}")
+    return value
+
+
+def _figure(value: object) -> float | None:
+    number = _number(value)
+    if value is not None and number is None:
+        raise ValueError(f"this takes a finite number or null, not {value!r:.40}")
+    return number
 
 
 def _score(value: object) -> float | None:

@@ -166,6 +166,7 @@ BAD = {
     "neither kind": b'{"question": "q"}',
     "half a lesson": b'{"example": {"id": "e"}, "candidate": "c"}',
     "a reward of 2": json.dumps(lesson_line("e") | {"after": {"value": 2, "parts": [], "missing": None}}).encode(),
+    "deep": b'{"task": "t", "steps": ' + b"[" * 300 + b"]" * 300 + b"}",
     "very deep": b'{"task": "t", "steps": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
 
@@ -179,6 +180,33 @@ def test_a_bad_line_is_named_and_nothing_is_written(raw: bytes, tmp_path: Path) 
             exchange.import_file(memory, path)
         assert "\n" not in str(caught.value)
         assert query.ids(memory, Filter()) == []
+
+
+def damaged(draw: st.DrawFn, value: Any) -> Any:
+    """`value` with something else somewhere in it."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 3)):
+        key = draw(st.sampled_from(sorted(value)))
+        return {**value, key: damaged(draw, value[key])} if draw(st.integers(0, 5)) else {k: v for k, v in value.items() if k != key}
+    return draw(JSON | st.just(2**70) | st.just(1e308))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_damaged_lines_are_kept_whole_or_refused(data: st.DataObject) -> None:
+    whole = lesson_line("e0") if data.draw(st.booleans()) else session_line()
+    line = data.draw(st.composite(lambda draw: damaged(draw, whole))())
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "m.db").write_bytes(blank())
+        path = Path(place, "in.jsonl")
+        path.write_text(json.dumps(line) + "\n")
+        with Memory.open(f"{place}/m.db") as memory:
+            try:
+                exchange.import_file(memory, path, "x")
+            except DataError as error:
+                assert "line 1" in str(error) and "\n" not in str(error)
+                return
+            (row,) = query.lines(memory, Filter(), None)
+            assert same(json.loads(row["body"]), {key: value for key, value in line.items() if key != "memory"})
 
 
 def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:

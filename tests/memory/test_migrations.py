@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +70,9 @@ def _redactor() -> object:
     from gepa_atlas.memory.config import Redactor
 
     return Redactor()
+
+
+def test_several_processes_may_make_the_store_at_once(url: str) -> None:
+    code = f"from gepa_atlas.memory.store import Memory\nwith Memory.open({url!r}) as memory: print(len(memory.states(['x'])))"
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(process.communicate()[0], process.returncode) for process in running] == [("0\n", 0)] * 4
