@@ -55,6 +55,9 @@ def test_export_prints_or_writes(one: Path, tmp_path: Path, capsys: pytest.Captu
     said(capsys, "export", one, "-o", tmp_path / "prompt.txt")
     assert (tmp_path / "prompt.txt").read_text("utf-8") == printed
     assert "choose one of" in said(capsys, "export", one, "--format", "toml", code=2)
+    ledger = (one / "run.db").read_bytes()
+    assert "a file that runs keep" in said(capsys, "export", one, "-o", one / "run.db", code=2)
+    assert (one / "run.db").read_bytes() == ledger
     assert "there is no such run" in said(capsys, "export", tmp_path / "none", code=2)
 
 

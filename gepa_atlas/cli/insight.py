@@ -20,6 +20,7 @@ _WIDTH = 400  # characters of a printed line of figures
 
 def export(name: str, form: str, output: Path | None) -> None:
     """Print what a finished run says to use, in another tool's form, or write it to a file."""
+    from gepa_atlas.cli.session import KEPT
     from gepa_atlas.report.exporters import export as convert
 
     directory = find_run(name)
@@ -30,6 +31,8 @@ def export(name: str, form: str, output: Path | None) -> None:
     if output is None:
         typer.echo(scrub(text), nl=False)
         return
+    if output.name in KEPT:
+        raise ConfigError(f"--output {output}: this is the name of a file that runs keep; choose another one")
     atomic_write(output, text)
     typer.echo(f"{form}: {output}")
 

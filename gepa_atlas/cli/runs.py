@@ -39,9 +39,9 @@ Examples:
 WHY_EPILOG = """
 Examples:
 
-  gepa-atlas why toyworld 7c10            (the beginning of an id is enough)
+  gepa-atlas why toyworld tested          (who was sent to the held-out test)
 
-  gepa-atlas why toyworld 7c10 --json
+  gepa-atlas why toyworld 7c10 --json     (the beginning of an id is enough)
 """
 
 FORK_EPILOG = """
@@ -144,7 +144,9 @@ def compare(
 
 def why(
     run: RunArgument,
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="Its id, or the beginning of it.", show_default=False)],
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="Its id, or the beginning of it; seed; tested.", show_default=False)
+    ],
     json_: Json = False,
 ) -> None:
     """Say why CANDIDATE of RUN is as it is: what it changed, the failures behind it, what it fixed and broke, what was decided."""

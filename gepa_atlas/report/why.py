@@ -55,9 +55,11 @@ class Why:
 
 
 def why(ledger: Ledger, seeds: tuple[Candidate, ...], name: str, traces: Path | None = None) -> Why:
-    """`name` is an id or the beginning of one. Raises ConfigError when it is not one candidate of this run."""
+    """`name` is an id or the beginning of one; `seed`; or `tested`, who was sent to the held-out test. Raises ConfigError when it is not
+    one candidate of this run."""
     known = {seed.id: seed for seed in seeds} | ledger.candidates()
-    candidate = _find(known, name, ledger)
+    named = {"seed": seeds[0].id} | ({"tested": ledger.final.parents[-1]} if ledger.final else {})
+    candidate = _find(known, named.get(name, name), ledger)
     made = ledger.maker(candidate.id)
     parents = tuple(known[p] for p in candidate.parents if p in known)
     seed = seeds[0].id
@@ -116,7 +118,7 @@ def _find(known: Mapping[str, Candidate], name: str, ledger: Ledger) -> Candidat
         count = "no candidate" if not matches else f"{len(matches)} candidates"
         raise ConfigError(
             f"{name!r} is the beginning of {count} of {ledger.directory}; give more of an id, as the report and `optimized_prompts.json` "
-            f"have them (this run knows {len(known)})"
+            f"have them (this run knows {len(known)}), or `seed`, or `tested` when there was a held-out test"
         )
     return matches[0]
 
