@@ -16,11 +16,11 @@ import numpy as np
 from gepa_atlas.errors import ConfigError, Outage, Unhealthy
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.handoff.workspace import StageResult, Workspace
-from gepa_atlas.train import weights
+from gepa_atlas.train import alternate, weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
 from gepa_atlas.train.fit import ADAPTER, CHECKPOINTS, common, keep, last_checkpoint, process
-from gepa_atlas.train.prompts import asked, check_lengths, prompts_of
+from gepa_atlas.train.prompts import Prompts, asked, check_lengths, prompts_of
 from gepa_atlas.train.reward import RimDeltaReward, protocol_name, redact_trainer_log
 from gepa_atlas.train.school import School, read_rows, tasks_of
 from gepa_atlas.train.stages import adapter_before
@@ -48,7 +48,19 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
         front = prompts.front if config.handoff.prompt_mode == "population" else ()
         trained, figures = _trained(work, config, base, tokenizer, reward, (train, val), front)
     figures |= {"prompt_tokens_max": longest, "nonfinite_rewards": reward.nonfinite}
-    return keep(work, config, base, tokenizer, trained, figures, METRICS)
+    kept = keep(work, config, base, tokenizer, trained, figures, METRICS)
+    return _with_next_round(work, config, base, tokenizer, prompts, kept) if config.handoff.prompt_mode == "alternate" else kept
+
+
+def _with_next_round(work: Workspace, config: TrainConfig, base: Path, tokenizer: Any, prompts: Prompts, kept: StageResult) -> StageResult:
+    """Mode `alternate`: the trained teacher as one model, and the command that searches prompts for it."""
+    if process() != 0:
+        return kept
+    made = alternate.merge(weights.load_trainee(base, config.model, work.folder / ADAPTER, trainable=False), tokenizer, work.folder)
+    line = alternate.command(work, config, prompts, made)
+    if line:
+        work.progress.note(f"after the gate has passed, prompts can be searched again with this teacher: {line}")
+    return StageResult(kept.outputs, {**kept.figures, "next_round": line})
 
 
 def ends_of(tokenizer: Any) -> frozenset[int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gepa_atlas.build import build_experiment
+from gepa_atlas.config import load_config
 from gepa_atlas.errors import ConfigError, DataError, Outage, Unhealthy
 from gepa_atlas.ship.cells import read_cells
 from gepa_atlas.ship.config import GateConfig
@@ -239,6 +243,26 @@ def _distance(work: Any, config: TrainConfig, adapter: Path | None) -> float:
         with torch.no_grad():
             logs.append(model(input_ids=ids).logits[0, -1].log_softmax(-1))
     return float((logs[0].exp() * (logs[0] - logs[1])).sum())
+
+
+def test_alternate_hands_the_trained_teacher_to_the_next_search(tmp_path: Path) -> None:
+    """The command it names is one that `optimize` accepts: same agent and data, the trained model as teacher, its prompt as the seed."""
+    room.handoff(tmp_path)
+    source = room.ROOT / "configs/examples/reckoner.yaml"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({**load_config(source).resolved, "source": str(source)}))
+    config = room.config(
+        handoff={"prompt_mode": "alternate", "path": "run"}, sft={"enabled": False}, grpo={"max_steps": 1, "save_steps": 1}
+    )
+    stage(tmp_path, "baseline", baseline, config)
+    line = shlex.split(stage(tmp_path, "train", grpo, config).figures["next_round"])
+    assert line[:3] == ["gepa-atlas", "optimize", str(source)] and line[3] == "--run-dir"
+    loaded = load_config(source, [value for flag, value in itertools.pairwise(line) if flag == "--set"])
+    experiment = build_experiment(loaded)
+    assert experiment.protocol.name == "lesson" and room.EVOLVED in experiment.seeds[0].text("teacher_adaptive_template")
+    merged = Path(loaded.config.agents.teacher.params["model"]) if loaded.config.agents.teacher else Path()
+    assert (merged / "model.safetensors").is_file() and (merged / "tokenizer.json").is_file()
 
 
 @pytest.mark.parametrize(
