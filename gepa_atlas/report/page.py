@@ -117,7 +117,9 @@ class _Packing:
         left = len(record.population) - len(self.members)
         if left:
             self.cuts.append(f"{left:,} of {len(record.population):,} candidates are not listed")
-        refusals = [self._refusal(slot) for slot in evidence.slots if slot.decision.kind is SlotKind.CHILD and slot.candidate is None]
+        children = [slot for slot in evidence.slots if slot.decision.kind is SlotKind.CHILD]
+        made = {slot.candidate.id: slot.n for slot in reversed(children) if slot.candidate is not None}
+        refusals = [self._refusal(slot) for slot in children if slot.candidate is None or made[slot.candidate.id] != slot.n]
         if len(refusals) > _ROWS:
             self.cuts.append(f"{len(refusals) - _ROWS:,} of {len(refusals):,} proposals that came to nothing are not listed")
         return {

@@ -119,6 +119,18 @@ def test_candidates_and_heat_can_be_read_back(hostile: Evidence) -> None:
             assert cells[i, j] == expected
 
 
+def test_every_proposal_is_in_the_tree(hostile: Evidence) -> None:
+    """One that made no candidate, and one that made a known candidate once more, have a line and a reason of their own."""
+    last = hostile.slots[-1]
+    none = replace(last, n=90, candidate=None, decision=replace(last.decision, n=90, candidate_id=None, reason="nothing would be left"))
+    again = replace(last, n=91, decision=replace(last.decision, n=91, reason="the same idea was told"))
+    head = json.loads(unpacked(html.page(replace(hostile, slots=(*hostile.slots, none, again))).decode(), "head"))
+    assert [(r["slot"], r["reason"]) for r in head["refusals"]] == [(90, "nothing would be left"), (91, "the same idea was told")]
+    parent = [m.candidate.id for m in hostile.record.population].index(last.parents[0])
+    assert {r["parent"] for r in head["refusals"]} == {parent}
+    assert len(head["candidates"]) == len(hostile.record.population)
+
+
 def test_not_evaluated_failed_and_zero_are_three_things() -> None:
     assert len({page.NOT_EVALUATED, page.FAILED, page.ZERO}) == 3
 

@@ -144,7 +144,7 @@ function lineage() {
     const pad = 'padding-left:' + Math.min(item.depth, 14) * 10 + 'px', row = item.refused || rows[item.i];
     const marks = item.refused ? [] : [item.i === head.challenger ? h('span', {class: 'badge fixed'}, 'tested') : '',
       row.pareto ? h('span', {class: 'badge'}, 'front') : ''];
-    return [h('div', {class: 'a', style: pad}, h('span', {class: 'dot ' + kind(item)}), h('b', {}, item.refused ? 'no candidate' : row.id.slice(0, 8)),
+    return [h('div', {class: 'a', style: pad}, h('span', {class: 'dot ' + kind(item)}), h('b', {}, item.refused ? 'nothing new' : row.id.slice(0, 8)),
       h('span', {class: 'fill'}, row.op), ...marks, item.refused || row.gain === undefined ? '' : h('span', {class: 'n'}, signed(row.gain))),
     h('div', {class: 'b', style: pad}, row.reason)];
   };
@@ -173,7 +173,7 @@ const openCandidate = i => window.dispatchEvent(new CustomEvent('open-candidate'
 const link = i => h('button', {type: 'button', onclick: () => openCandidate(i)}, head.candidates[i].id.slice(0, 8));
 
 function showRefusal(r) {
-  $('candidate').replaceChildren(h('h3', {}, r.op + ' (slot ' + r.slot + '): no candidate'), h('p', {}, r.reason),
+  $('candidate').replaceChildren(h('h3', {}, r.op + ' (slot ' + r.slot + '): no new candidate'), h('p', {}, r.reason),
     r.parent === null || r.parent === undefined ? '' : h('p', {}, 'It was to be a child of ', link(r.parent), '.'));
 }
 function showCandidate(i) {
