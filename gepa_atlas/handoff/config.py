@@ -26,6 +26,7 @@ class ExportConfig(Settings):
     max_uncertainty: float | None = Field(default=None, gt=0)  # panel uncertainty above which a lesson is left out; None: no limit
     pair_gap: float = Field(default=0.2, ge=0, le=1)  # reward gap of a DPO pair, and > 2 standard deviations of the judges
     explore_share: float = Field(default=0.1, ge=0, le=1)  # share kept of the tasks that no lesson ever improved
+    solved_share: float = Field(default=0.0, ge=0, le=1)  # share kept of the tasks that the student solves alone: guidance may harm them
     weight_floor: float = Field(default=0.05, gt=0, le=1)  # added to the spread of a task's deltas: its weight in GRPO
     ngram: int = Field(default=13, ge=3)  # words in a row of a held-out task for which a lesson is left out
     review: Literal["off", "golden", "approved"] = "off"  # lowest review state that may leave, where lessons are reviewed

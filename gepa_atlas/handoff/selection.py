@@ -137,28 +137,32 @@ class Curriculum:
 def curriculum(tasks: Sequence[Example], evidence: Evidence, config: ExportConfig, seed: int) -> Curriculum:
     """Weights from the optimizer's candidate x task matrix: the spread of a task's deltas, plus `weight_floor`.
 
-    Tasks that the student solves alone are dropped. Of those that no lesson improved, `explore_share` stay. A task that was never taught
-    weighs as much as the others on average.
+    Of tasks that the student solves alone `solved_share` stay: there guidance can only harm, which is learnt nowhere else. Of those that no
+    lesson improved, `explore_share` stay. A task that was never taught weighs as much as the others on average.
     """
     removed: Counter[str] = Counter()
     weights: dict[str, float] = {}
-    untaught, hopeless = [], []
+    untaught, hopeless, easy = [], [], []
     for task in tasks:
         deltas = evidence.deltas(task.id)
         base = evidence.bases.get(task.id)
         if base is not None and solved(base, config):
-            removed["solved_by_baseline"] += 1
+            easy.append(task.id)
+            weights[task.id] = pstdev(deltas or [0.0]) + config.weight_floor
         elif not deltas:
             untaught.append(task.id)
         else:
             weights[task.id] = pstdev(deltas) + config.weight_floor
             if max(deltas) <= 0:
                 hopeless.append(task.id)
-    stay = sorted(hopeless, key=lambda name: digest([seed, "explore", name]))[: math.ceil(config.explore_share * len(hopeless))]
-    for name in set(hopeless) - set(stay):
-        del weights[name]
-        removed["never_improved"] += 1
+    for why, some, share in (("never_improved", hopeless, config.explore_share), ("solved_by_baseline", easy, config.solved_share)):
+        stay = sorted(some, key=lambda name: digest([seed, "explore", name]))[: math.ceil(share * len(some))]
+        for name in set(some) - set(stay):
+            del weights[name]
+            removed[why] += 1
     weights |= dict.fromkeys(untaught, fmean(weights.values()) if weights else 1.0)
+    if weights.keys() <= set(easy):  # nothing is to be gained anywhere
+        weights, removed["solved_by_baseline"] = {}, len(easy)
     if config.max_samples is not None and len(weights) > config.max_samples:
         kept = sorted(weights, key=lambda name: digest([seed, "max_samples", name]))[: config.max_samples]
         removed["over_max_samples"] += len(weights) - len(kept)

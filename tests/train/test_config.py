@@ -31,7 +31,7 @@ def loaded(path: Path, *sets: str, text: str = "model: {source: tiny}\n") -> Loa
 
 def test_every_kind_of_machine_has_one() -> None:
     names = {path.stem for path in CONFIGS}
-    assert names == {"cpu_smoke", "smollm2_cpu", "one_gpu", "server", "fsdp2", "zero3", "atlas_teacher"}
+    assert names == {"cpu_smoke", "smollm2_cpu", "one_gpu", "server", "fsdp2", "zero3", "atlas_teacher", "quickstart"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -75,6 +75,10 @@ class Zygote:
 
 
 def _serve() -> None:
+    from gepa_atlas.train.config import load_train_config
+    from gepa_atlas.train.surroundings import prepare
+
+    prepare(load_train_config(ROOT / "configs" / "train" / "cpu_smoke.yaml", env={}).config, ROOT)
     import trl  # noqa: F401
 
     from gepa_atlas.train import evaluate, grpo, optimize, sft, tokens, trainer  # noqa: F401
