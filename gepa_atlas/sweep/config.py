@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,22 +67,28 @@ class RangeConfig(Settings):
     def whole(self) -> bool:
         return all(float(x).is_integer() for x in (self.low, self.high, 1.0 if self.step is None else self.step))
 
+    @property
+    def endless(self) -> bool:
+        return self.step is None and (not self.whole or self.log)
+
     def values(self) -> list[int | float]:
-        """Every value of a stepped range."""
-        step = self.step or 0.0
+        """Every value of a range that is not endless."""
+        step = self.step or 1.0
         count = int((self.high - self.low) / step + 1e-9) + 1
         found = [self.low + i * step for i in range(count)]
         return [int(v) for v in found] if self.whole else [round(v, 12) for v in found]
 
 
 class SearchConfig(Settings):
-    """How the space is walked. `matrix`: every combination, once. `tpe` and `random` (optuna): `trials` combinations.
+    """How the space is walked. `matrix`: every combination, once. `tpe` and `random` (optuna): `trials` combinations, or as many as `cells`
+    cells pay for; none is tried twice.
 
     wilcoxon stops a trial that is worse than the best one, paired by example; hyperband stops the worse ones after few instances.
     """
 
     method: Literal["matrix", "tpe", "random"] = "matrix"
     trials: int | None = Field(default=None, ge=1)
+    cells: int | None = Field(default=None, ge=1)  # never passed; with a pruner it pays for more trials than it would run to the end
     pruner: Literal["none", "wilcoxon", "hyperband"] = "none"
     startup: int = Field(default=10, ge=1)  # random trials before TPE learns
     batch: int | None = Field(default=None, ge=1)  # trials that are asked for together; None: jobs, in a matrix four times that
@@ -94,10 +101,10 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.method == "matrix" and (self.trials is not None or self.pruner != "none"):
-            raise ValueError("a matrix runs every combination: remove trials and pruner, or choose method tpe or random")
-        if self.method != "matrix" and self.trials is None:
-            raise ValueError(f"method {self.method} needs `trials`, the number of combinations to try")
+        if self.method == "matrix" and (self.trials or self.cells or self.pruner != "none"):
+            raise ValueError("a matrix runs every combination: remove trials, cells and pruner, or choose method tpe or random")
+        if self.method != "matrix" and (self.trials is None) == (self.cells is None):
+            raise ValueError(f"method {self.method} needs `trials`, how many combinations to try, or `cells`, what they may take")
         return self
 
 
@@ -168,10 +175,8 @@ class Setting:
         if self.choices is not None:
             return [label for label, _ in self.choices.values()]
         assert self.range is not None
-        if self.range.step is None:
-            if not self.range.whole or self.range.log:
-                raise ConfigError(f"space.{self.name}: a matrix needs a list, or a range with a step; or search with tpe")
-            return list(range(int(self.range.low), int(self.range.high) + 1))
+        if self.range.endless:
+            raise ConfigError(f"space.{self.name}: a matrix needs a list, or a range with a step; or search with tpe")
         return list(self.range.values())
 
     def assigned(self, label: Value) -> Tree:
@@ -218,19 +223,27 @@ class Sweep:
         return [(suite, seed) for seed in self.config.seeds for suite in self.config.suites]
 
     def combinations(self) -> Iterator[dict[str, Value]]:
-        """The matrix."""
-        names = [setting.name for setting in self.space]
-        for labels in itertools.product(*(setting.labels() for setting in self.space)):
-            yield dict(zip(names, labels, strict=True))
+        """The matrix. Raises ConfigError where a range is endless."""
+        names, labels = [s.name for s in self.space], [s.labels() for s in self.space]
+        return (dict(zip(names, each, strict=True)) for each in itertools.product(*labels))
+
+    def size(self) -> int | None:
+        """How many combinations there are; None where a range makes them endless."""
+        if any(s.range and s.range.endless for s in self.space):
+            return None
+        return math.prod(len(s.labels()) for s in self.space)
 
     def planned(self) -> int:
-        """How many trials there will be."""
-        if self.config.search.trials is not None:
-            return self.config.search.trials
-        count = 1
-        for setting in self.space:
-            count *= len(setting.labels())
-        return count
+        """How many trials there may be."""
+        search = self.config.search
+        asked = search.trials or search.cells
+        limits = [n for n in (asked, self.size()) if n is not None]
+        return min(limits)
+
+    def affordable(self, run: int) -> int:
+        """How many trials more may be begun when `run` cells are run."""
+        cells = self.config.search.cells
+        return self.planned() if cells is None else max(0, cells - run) // len(self.instances)
 
     def cell(self, params: Mapping[str, Value], suite: str, seed: int) -> Cell:
         return Cell(suite, tuple((s.name, params[s.name]) for s in self.space), seed)
@@ -265,7 +278,7 @@ class Sweep:
             "space": [[s.name, s.choices, s.range.model_dump() if s.range else None] for s in self.space],
             "seeds": config.seeds,
             "objectives": config.objectives,
-            "search": config.search.model_dump(exclude={"trials", "batch"}),
+            "search": config.search.model_dump(exclude={"trials", "cells", "batch"}),
             **{f"suites.{name}": self._content(name) for name in config.suites},
         }
         return {name: digest(part, 16) for name, part in parts.items()}
@@ -290,6 +303,8 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> Sweep:
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {str(error).removeprefix(': ')}") from None
     sweep = Sweep(config, path, tuple(_setting(name, given) for name, given in config.space.items()))
+    if config.search.method == "matrix":
+        sweep.combinations()
     _check_cells(sweep)
     return sweep
 

@@ -51,7 +51,7 @@ def read_findings(folder: Path) -> Findings:
 
 
 def _trials(study: Study) -> list[TrialRecord]:
-    """In order of the settings' enumeration; twins that two processes put into a matrix are left out."""
+    """In the order they were asked for. One that repeated an earlier combination was dropped at once, and is left out."""
     found: list[TrialRecord] = []
     for trial in study.get_trials(deepcopy=False):
         rows = cells_of(trial.user_attrs)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_atlas.errors import ConfigError, MissingExtra
 from gepa_atlas.sweep.cell import Row
-from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep
+from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep, Value
 from gepa_atlas.types import digest
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 JOURNAL = "study.journal"
 _CELL, _OWNER, _MANIFEST, _PLANNED = "cell:", "owner", "manifest:", "planned"
 _SIGNING_SECONDS = 60.0
+_SEARCHED = 20_000  # combinations that are gone through for one that was not tried
 
 
 @contextmanager
@@ -108,7 +109,12 @@ class Ledger:
         with _claiming(self._folder):
             for frozen in self._orphans()[:size]:
                 found.append(self._own(_live(self._study, frozen)))
-            while len(found) < size and (trial := self._ask()) is not None:
+            run = sum(len(cells_of(t.user_attrs)) for t in self._study.get_trials(deepcopy=False))
+            under_way = (len(found) + len(self._mine)) * len(self._sweep.instances)
+            for _ in range(min(size - len(found), self._sweep.affordable(run + under_way))):
+                trial = self._ask()
+                if trial is None:
+                    break
                 found.append(trial)
         for trial in found:
             self._mine.add(trial.number)
@@ -121,23 +127,23 @@ class Ledger:
         return trial
 
     def _ask(self) -> Trial | None:
+        """The next combination that was not tried, or None."""
         from optuna.trial import TrialState
 
         matrix = self._sweep.config.search.method == "matrix"
         while True:
             trials = self._study.get_trials(deepcopy=False)
-            begun = sum(t.state != TrialState.WAITING for t in trials)
-            if (begun == len(trials)) if matrix else (begun >= self._sweep.planned()):
+            begun = [t for t in trials if t.state != TrialState.WAITING]
+            tried = {_settings(t.params) for t in begun}
+            if (len(begun) == len(trials)) if matrix else (len(tried) >= self._sweep.planned()):
                 return None
-            self._study.sampler = _sampler(self._sweep, begun)
+            self._study.sampler = _sampler(self._sweep, len(begun))
             trial = self._own(self._study.ask(self._distributions))
-            if not (matrix and self._twin(trial)):
+            if _settings(trial.params) not in tried:
                 return trial
             self._study.tell(trial, state=TrialState.FAIL)
-
-    def _twin(self, trial: Trial) -> bool:
-        """Whether an earlier trial of a matrix has these settings already."""
-        return any(t.number < trial.number and t.params == trial.params for t in self._study.get_trials(deepcopy=False))
+            if not matrix and (near := _nearest(self._sweep, trial, tried)) is not None:
+                self._study.enqueue_trial(near)
 
     def _orphans(self) -> list[FrozenTrial]:
         from optuna.trial import TrialState
@@ -333,6 +339,23 @@ def pruner(sweep: Sweep) -> Any:
             warnings.simplefilter("ignore")  # optuna calls it experimental; what is used of it is held by tests
             return WilcoxonPruner(p_threshold=0.1)
     return NopPruner()
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
+def _nearest(sweep: Sweep, trial: Trial, tried: set[str]) -> dict[str, Value] | None:
+    """Of what was not tried, the combination that differs from this trial's in the fewest settings; one of them by chance of the sweep.
+
+    None in a space that is endless, or too large to go through: what was tried is hardly met again there.
+    """
+    size = sweep.size()
+    if size is None or size > _SEARCHED:
+        return None
+    free = [c for c in sweep.combinations() if _settings(c) not in tried]
+    draw = digest([sweep.config.search.seed, trial.number], 8)
+    return min(free, key=lambda c: (sum(c[n] != v for n, v in trial.params.items()), digest([draw, _settings(c)], 8)), default=None)
 
 
 def _live(study: Study, frozen: FrozenTrial) -> Trial:

@@ -36,6 +36,8 @@ TOY = {"suites": {"toy": str(ROOT / "configs/examples/toyworld.yaml")}}
         ({"space": {"p": {"choices": {"a": {"x": 1}}}, "x": [1]}}, "both assign x"),
         ({"space": {}, "search": {"method": "tpe", "trials": 3}}, "there is nothing to search"),
         ({"search": {"method": "tpe"}}, "method tpe needs `trials`"),
+        ({"search": {"method": "tpe", "trials": 3, "cells": 9}}, "method tpe needs `trials`"),
+        ({"search": {"method": "matrix"}, "space": {"x": {"low": 0.5, "high": 3}}}, "a matrix needs a list, or a range with a step"),
         ({"search": {"method": "matrix", "trials": 3}}, "a matrix runs every combination"),
         ({"search": "grid"}, "search.method"),
         ({"objectives": ["win"]}, "'win' is none; there are gain, score"),

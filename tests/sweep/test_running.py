@@ -65,7 +65,7 @@ def test_a_lost_worker_changes_nothing(sweep_of: Callable[..., Sweep], tmp_path:
 def test_killed_again_and_again_a_search_loses_no_trial_and_none_is_double(made: Made, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     search = {"method": "tpe", "trials": 60, "batch": 4, "startup": 8}
-    space = {"x": {"low": 0, "high": 9}, "kind": ["a", "b"]}
+    space = {"x": {"low": 0.0, "high": 9.5}, "kind": ["a", "b"]}
     path = made("counted", {"log": str(log), "pause": 0.02}, space=space, search=search)
     draw = random.Random(5)
     for attempt in range(30):
@@ -109,6 +109,21 @@ def test_a_search_is_the_same_whoever_runs_it(sweep_of: Callable[..., Sweep], tm
     keys: dict[str, Any] = {"space": {"x": {"low": 0.0, "high": 9.5}}, "search": {"method": "tpe", "trials": 16, "batch": 4, "startup": 4}}
     tables = [run(sweep_of(backend={"name": "loky", "jobs": jobs}, **keys), tmp_path / str(jobs)) for jobs in (1, 2)]
     assert tables[0] == tables[1]
+
+
+def test_a_search_tries_nothing_twice_and_ends_with_the_space(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    search = {"method": "tpe", "trials": 100, "startup": 3, "batch": 2}
+    run_sweep(sweep_of("counted", {"log": str(log)}, space={"x": [1, 2, 3], "kind": ["a", "b"]}, search=search), tmp_path / "out")
+    assert len(log.read_text().splitlines()) == 6 and read_findings(tmp_path / "out").counts["complete"] == 6
+
+
+@pytest.mark.parametrize("cells", [7, 12])
+def test_a_limit_on_cells_is_never_passed(sweep_of: Callable[..., Sweep], tmp_path: Path, cells: int) -> None:
+    search = {"method": "tpe", "cells": cells, "startup": 3, "batch": 3, "pruner": "hyperband"}
+    run_sweep(sweep_of(space={"x": {"low": 0.0, "high": 9.0}}, seeds=3, search=search), tmp_path / "out")
+    found = read_findings(tmp_path / "out")
+    assert cells - 3 < sum(len(t.rows) for t in found.trials) <= cells and not found.counts["failed"]
 
 
 @pytest.mark.parametrize("pruner", ["wilcoxon", "hyperband"])
