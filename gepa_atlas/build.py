@@ -14,6 +14,7 @@ from gepa_atlas.connectors.as_model import AgentAsModel
 from gepa_atlas.connectors.registry import AgentSpec, build_agent
 from gepa_atlas.connectors.registry import providers as agent_providers
 from gepa_atlas.data import Dataset, load_examples
+from gepa_atlas.elsewhere import elsewhere
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.evolve.engine import Plan
 from gepa_atlas.evolve.gain import gain
@@ -45,7 +46,8 @@ def build_experiment(loaded: Loaded, *, on_call: Callable[[CallEvent], None] | N
     retry = load(Retry, config.retry, "retry")
     calls = Calls(MemoryTape(), concurrency=config.concurrency, limits=limits, retry=retry, on_event=on_call)
     models = Models(loaded, calls)
-    student = calls.agent(student_of(loaded, models))
+    agent = student_of(loaded, models)
+    student = calls.agent(elsewhere(agent, loaded, config.backend) if config.backend else agent)
     teacher = models.maybe(config.agents.teacher, "teacher", "agents.teacher")
     reflection = models.maybe(config.reflection_lm, "reflection", "reflection_lm")
     protocol = protocol_for(config, teacher, student)

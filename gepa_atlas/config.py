@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from gepa_atlas.cluster import BackendConfig
 from gepa_atlas.configfile import At, Tree, assign, dotted, escape, expand, merge, put, read_with_defaults, read_yaml
 from gepa_atlas.data import SOURCES, DataConfig
 from gepa_atlas.datasource import NAMED
@@ -109,6 +110,7 @@ class AtlasConfig(Settings):
     max_metric_calls: int = Field(default=150, ge=1, le=1_000_000_000)
     budget: BudgetConfig = BudgetConfig()
     concurrency: int = Field(default=8, ge=1, le=1024)
+    backend: BackendConfig | None = None  # of agents whose code needs processors; None: in this process
     width: int | None = Field(default=None, ge=1, le=1024)  # proposals in flight; None: by max_metric_calls, see `build.width_of`
     minibatch: int = Field(default=6, ge=1)  # val examples that a new child is tried on
     retest: int = Field(default=3, ge=0)  # candidates measured once more before the winner is named
@@ -335,7 +337,7 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"source", "concurrency", "output", "trace_storage", "run_dir", "budget", "retry", "memory"})
+_FREE = frozenset({"source", "concurrency", "backend", "output", "trace_storage", "run_dir", "budget", "retry", "memory"})
 _BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "fixed_prompts", "data"})
 
 

@@ -26,7 +26,8 @@ LEVELS = {
     "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4,
     "bridges": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
-    "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "sweep": 6, "testing": 6,
+    "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
+    "sweep": 6, "cluster": 6, "parcels": 6, "elsewhere": 6,
     "api": 6, "compat": 6, "dspy": 6, "start": 6, "": 6,
 }  # fmt: skip
 
@@ -52,10 +53,10 @@ NAMED_FRIENDS = {
 # A heavy library and the one part that may import it, inside a function.
 GUESTS = {
     "litellm": {"llm"}, "openai": {"llm", "connectors"}, "dspy": {"bridges", "propose", "connectors"}, "optuna": {"propose", "sweep"},
-    "joblib": {"sweep", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
+    "joblib": {"sweep", "cluster", "connectors"}, "torch": {"train", "llm"}, "trl": {"train"}, "peft": {"train"}, "accelerate": {"train"},
     "vllm": {"train"},
     "transformers": {"train", "llm"}, "pyarrow": {"handoff", "memory"},
-    "sqlalchemy": {"memory", "sweep"}, "ray": {"sweep"}, "distributed": {"sweep"}, "scipy": {"sweep"},
+    "sqlalchemy": {"memory", "sweep"}, "ray": {"cluster"}, "distributed": {"cluster"}, "scipy": {"sweep"},
     "alembic": {"memory"}, "psycopg": {"memory"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
     "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},

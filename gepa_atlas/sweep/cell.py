@@ -19,13 +19,13 @@ from typing import Any
 
 from gepa_atlas.configfile import Tree
 from gepa_atlas.errors import ConfigError
+from gepa_atlas.parcels import Files, pack, strings, unpack
 from gepa_atlas.sweep.config import Cell, Sweep
 from gepa_atlas.types import Lesson
 
 Row = dict[str, Any]
 
 _MARK = "sweep.mark"  # a file with a random text in the sweep's folder: who reads it there has the same disk
-_MAX_FILE = 50_000_000  # bytes; larger files do not travel
 _FIGURES = ("gain", "low", "high", "score", "harm", "cost", "time", "tokens", "rollouts")
 
 
@@ -41,7 +41,7 @@ class Parcel:
     source: str = ""  # its file
     function: str | None = None
     arguments: Tree = field(default_factory=dict)
-    files: tuple[tuple[str, bytes], ...] = ()
+    files: Files = ()
 
 
 def parcel(sweep: Sweep, cell: Cell, folder: Path, mark: str, *, travels: bool) -> Parcel:
@@ -51,11 +51,11 @@ def parcel(sweep: Sweep, cell: Cell, folder: Path, mark: str, *, travels: bool) 
     packed = Parcel(cell, str(base), str(folder.absolute()), mark)
     if suite.function is not None:
         packed = replace(packed, function=suite.function, arguments={"settings": sweep.assigned(cell), **suite.params})
-        return replace(packed, files=_files([suite.function], base)) if travels else packed
+        return replace(packed, files=pack([suite.function], base)) if travels else packed
     loaded = sweep.loaded(cell)
     tree = {k: v for k, v in loaded.resolved.items() if k not in ("source", "run_dir", "output", "trace_storage")}
     packed = replace(packed, tree=tree, source=str(loaded.path))
-    return replace(packed, files=_files(_strings(tree), base)) if travels else packed
+    return replace(packed, files=pack(strings(tree), base)) if travels else packed
 
 
 def run_cell(packed: Parcel) -> Row:
@@ -159,46 +159,8 @@ def _function(packed: Parcel, place: Path) -> Row:
     return row
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _strings(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _strings(inner)]
-    return [value] if isinstance(value, str) else []
-
-
-def _files(texts: Iterable[str], base: Path) -> tuple[tuple[str, bytes], ...]:
-    """Every file that a configuration names, and the Python files beside one that is code: it may import them."""
-    found: dict[str, bytes] = {}
-    for text in texts:
-        name = text.split(":")[0] if ".py:" in text else text
-        if not name or len(name) > 400 or "\n" in name:
-            continue
-        path = base / name
-        if not path.is_file():
-            continue
-        for file in sorted(path.parent.glob("*.py")) if path.suffix == ".py" else [path]:
-            relative = os.path.relpath(file, base)
-            if Path(name).is_absolute():
-                raise ConfigError(f"{name}: an absolute path does not exist on other machines; write it relative to the configuration")
-            if file.stat().st_size > _MAX_FILE:
-                raise ConfigError(f"{file}: larger than {_MAX_FILE} bytes, too large to send to workers; share the disk instead")
-            found[relative] = file.read_bytes()
-    return tuple(sorted(found.items()))
-
-
 def _base(packed: Parcel, place: Path) -> Path:
     """Where relative paths of the cell start on this machine."""
     if not packed.files or here(Path(packed.folder), packed.mark):
         return Path(packed.base)
-    depth = max(name.split(os.sep).count("..") for name, _ in packed.files)
-    base = place.joinpath("files", *(["d"] * depth))
-    base.mkdir(parents=True)
-    for name, content in packed.files:
-        path = Path(os.path.normpath(base / name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return base
+    return unpack(packed.files, place / "files")

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from gepa_atlas.cluster import BackendConfig
 from gepa_atlas.config import Loaded, load_config
 from gepa_atlas.configfile import Tree, assign, read_yaml
 from gepa_atlas.data import load_examples
@@ -105,25 +106,6 @@ class SearchConfig(Settings):
             raise ValueError("a matrix runs every combination: remove trials, cells and pruner, or choose method tpe or random")
         if self.method != "matrix" and (self.trials is None) == (self.cells is None):
             raise ValueError(f"method {self.method} needs `trials`, how many combinations to try, or `cells`, what they may take")
-        return self
-
-
-class BackendConfig(Settings):
-    """Where cells run: joblib's loky (processes of this machine), or a Ray or Dask cluster by address (none: a local one is started)."""
-
-    name: Literal["loky", "ray", "dask"] = "loky"
-    address: str | None = None
-    jobs: int | None = Field(default=None, ge=1)  # cells at once; None: the cores of this machine, or of the cluster
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _address(self) -> Self:
-        if self.name == "loky" and self.address is not None:
-            raise ValueError("loky runs on this machine and has no address; remove it, or choose ray or dask")
         return self
 
 

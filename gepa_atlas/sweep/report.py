@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from gepa_atlas.store.exports import atomic_write
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.figures import Interval, Standing, TrialRecord, board, effects, elsewhere, interactions, shown
-from gepa_atlas.sweep.study import cells_of, reading
+from gepa_atlas.sweep.study import cells_of, reading, state_of
 
 if TYPE_CHECKING:
     from optuna import Study
 
 _TABLE = ("gain", "low", "high", "score", "harm", "rollouts", "digest")
 _UNITS = {"gain": "", "score": "", "harm": "", "cost": " $", "time": " s", "tokens": "", "rollouts": ""}
-_STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+_STATES = ("waiting", "running", "complete", "pruned", "failed")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Findings:
 
     @property
     def counts(self) -> dict[str, int]:
-        found = dict.fromkeys(_STATES.values(), 0)
+        found = dict.fromkeys(_STATES, 0)
         for trial in self.trials:
             found[trial.state] += 1
         return found
@@ -57,7 +57,7 @@ def _trials(study: Study) -> list[TrialRecord]:
         rows = cells_of(trial.user_attrs)
         twin = trial.state.name == "FAIL" and not rows and any(trial.params == t.settings for t in found)
         if not twin:
-            found.append(TrialRecord(trial.number, dict(trial.params), _STATES[trial.state.name], rows))
+            found.append(TrialRecord(trial.number, dict(trial.params), state_of(trial), rows))
     return found
 
 

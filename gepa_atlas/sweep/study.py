@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "study.journal"
-_CELL, _OWNER, _MANIFEST, _PLANNED = "cell:", "owner", "manifest:", "planned"
+_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED = "cell:", "owner", "manifest:", "planned", "pruned"
 _SIGNING_SECONDS = 60.0
 _SEARCHED = 20_000  # combinations that are gone through for one that was not tried
 
@@ -185,12 +185,19 @@ class Ledger:
         trial.set_user_attr(_CELL + key, row)
 
     def tell(self, trial: Trial, values: list[float] | None, *, pruned: bool = False) -> None:
-        """Values: finished. None: failed, or stopped early."""
+        """Values: finished, or stopped early with the mean so far, which is what the sampler learns from it. None: failed."""
         from optuna.trial import TrialState
 
-        state = TrialState.PRUNED if pruned else TrialState.COMPLETE if values is not None else TrialState.FAIL
-        self._study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        if pruned:
+            trial.set_user_attr(_PRUNED, True)
+        self._study.tell(trial, values, state=TrialState.COMPLETE if values is not None else TrialState.FAIL)
         self._mine.discard(trial.number)
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """waiting, running, complete, pruned or failed."""
+    states = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "FAIL": "failed"}
+    return "pruned" if trial.user_attrs.get(_PRUNED) and trial.state.name == "COMPLETE" else states[trial.state.name]
 
 
 def cells_of(attributes: Mapping[str, Any]) -> dict[str, Row]:
