@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
 from gepa_atlas.cli import run
 from gepa_atlas.store.view import RunView
@@ -48,6 +49,16 @@ def test_report_writes_the_same_again(one: Path, capsys: pytest.CaptureFixture[s
     before = {name: (one / name).read_bytes() for name in ("report.html", "report.md", "optimized_prompts.json", "traces.jsonl")}
     said(capsys, "report", one)
     assert {name: (one / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_open_hands_the_page_to_a_browser(
+    answer: int, one: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(typer, "launch", lambda url: asked.append(url) or answer)
+    said(capsys, "report", one, "--open")
+    assert asked == [(one / "report.html").as_uri()]
 
 
 def test_export_prints_or_writes(one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
