@@ -17,6 +17,7 @@ import numpy as np
 
 from gepa_atlas.report import diff
 from gepa_atlas.report.evidence import Evidence, disagree, points
+from gepa_atlas.report.ledger import Slot
 from gepa_atlas.report.record import Member
 from gepa_atlas.secrets import scrub
 from gepa_atlas.types import Attempt, Demo, Example, Guidance, Lesson, Reward, SlotKind
@@ -24,11 +25,10 @@ from gepa_atlas.types import Attempt, Demo, Example, Guidance, Lesson, Reward, S
 BASELINE = -1  # the candidate number of the attempt without guidance
 NOT_EVALUATED, FAILED, ZERO = 0, 1, 2  # codes of the heat map; ZERO + s is a score of s hundredths
 _LESSONS, _CANDIDATES = 800_000, 400_000  # compressed bytes
-_ROWS, _EXAMPLES, _CELLS = 4_000, 4_000, 1_200_000
+_ROWS, _MANY, _EXAMPLES, _CELLS = 4_000, 1_000, 4_000, 1_200_000
 _LONG, _SHORT = 4_000, 400  # characters of an answer or question, of a reason or rationale
 PROMPT = 20_000  # characters of a text that is evolved
 _ANCESTORS = 40  # of the winner, with a diff ready
-_WEDGE = 64  # rows between two looks at how large a stream has become
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class _Packing:
         self.members = _shown(record.population, {m.candidate.id for m in record.lineage(record.challenger)}, set(record.frontier))
         self.number = {member.candidate.id: i for i, member in enumerate(self.members)}
         self.examples, self.column = self._examples()
+        self.reason = _SHORT if len(self.members) <= _MANY else _SHORT // 3  # characters of one
         self.cuts: list[str] = []
         self.heat_rows = 0
 
@@ -148,9 +149,9 @@ class _Packing:
                 "op": said(candidate.origin, 60),
                 "parents": [self.number[p] for p in candidate.parents if p in self.number],
                 "size": candidate.size(),
-                "note": said(member.note, _SHORT),
+                "note": said(member.note, self.reason),
                 "status": slot.decision.status.value if slot else "seed",
-                "reason": said(slot.decision.reason, _SHORT) if slot else "the prompt the search started from",
+                "reason": said(slot.decision.reason, self.reason) if slot else "the prompt the search started from",
                 "slot": slot.n if slot else None,
                 "front": candidate.id in front,
             }
@@ -162,9 +163,9 @@ class _Packing:
             rows.append(row)
         return rows
 
-    def _refusal(self, slot: Any) -> dict[str, Any]:
+    def _refusal(self, slot: Slot) -> dict[str, Any]:
         parent = self.number.get(slot.parents[0]) if slot.parents else None
-        return {"slot": slot.n, "op": said(slot.decision.operator, 60), "parent": parent, "reason": said(slot.decision.reason, _SHORT)}
+        return {"slot": slot.n, "op": said(slot.decision.operator, 60), "parent": parent, "reason": said(slot.decision.reason, self.reason)}
 
     def _examples(self) -> tuple[list[Example], dict[str, int]]:
         """Examples with a lesson: held-out ones first, because those are what is claimed."""
