@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gepa_atlas.cli.traces import Json, Store
+from gepa_atlas.cli.traces import Json, Store, environment
 
 if TYPE_CHECKING:
     from gepa_atlas.memory.skills import Skill
@@ -27,9 +27,7 @@ app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, rich_markup_
 Operation = Annotated[str | None, typer.Option("--operation", help="What was found in this operation (the name of a configuration).")]
 
 
-@app.callback(help=_HELP, epilog=_EPILOG)
-def _skills() -> None:
-    pass
+app.callback(help=_HELP, epilog=_EPILOG)(environment)
 
 
 @app.command("list")

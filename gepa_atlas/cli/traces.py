@@ -25,7 +25,8 @@ app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, rich_markup_
 
 
 @app.callback(help=_HELP, epilog=_EPILOG)
-def _environment() -> None:
+def environment() -> None:
+    """The store's address, and its password, may stand in `.env` of the current directory."""
     from gepa_atlas.dotenv import load_env_files
     from gepa_atlas.secrets import watch_environment
 
