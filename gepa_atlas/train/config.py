@@ -208,7 +208,7 @@ class EvalConfig(Settings):
     temperature: float = Field(default=0.0, ge=0)  # of the trainee; 0: greedy
     batch_size: int = Field(default=16, ge=1)
     underspecified: str | None = None  # JSONL {question} that cannot be answered: share of refusals
-    regression: str | None = None  # JSONL {question, answer, judge?} asked of the model without the teacher prompt
+    regression: str | None = None  # JSONL {question, answer} asked of the model without the teacher prompt
     base_without_prompt: bool = False  # also adapter x none, as prompt_mode distil needs it
 
 

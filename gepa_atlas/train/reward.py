@@ -19,7 +19,7 @@ from gepa_atlas.handoff.prompts import well_formed
 from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.train.baseline import Baseline
 from gepa_atlas.train.config import GuardsConfig, RewardConfig, TrainConfig
-from gepa_atlas.train.school import Outcome, School, gathered, gives_away, source_of
+from gepa_atlas.train.school import Outcome, School, gathered, source_of
 from gepa_atlas.types import Example, digest
 
 Status = Literal["ok", "format", "leak", "unscored", "nonfinite"]
@@ -131,7 +131,7 @@ class RimDeltaReward:
         task, baseline = self._tasks[task_id], self._baselines[task_id]
         if cut or not well_formed(text, self._protocol):
             return Judged("format", -self._how.format_penalty, harmful=True)
-        if gives_away(task, baseline.attempt, text):
+        if self._school.leaks(task, baseline.attempt, text):
             return Judged("leak", -self._how.leak_penalty, harmful=True)
         if baseline.mean is None:
             return Judged("unscored", None, why="the task has no baseline")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.lanes import Retry
 from gepa_atlas.loops import LoopThread
 from gepa_atlas.ports import Case, ChatRequest, Completion, Endpoint
-from gepa_atlas.protocols.base import TeachingProtocol
+from gepa_atlas.protocols.base import TeachingProtocol, keep
 from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.panel import Panel, build_panel
 from gepa_atlas.settings import load
@@ -111,7 +113,7 @@ class School:
     """
 
     def __init__(self, work: Workspace, config: TrainConfig, candidate: Candidate | None = None, part: int = 0) -> None:
-        self._source, self._base_dir = source_of(work, config), work.base_dir
+        self._source, self._work = source_of(work, config), work
         self._reward = config.reward
         self._directory = work.cache_dir / (f"answers-{part}" if part else "answers") if config.reward.cache else None
         self._candidate = candidate
@@ -133,7 +135,7 @@ class School:
         placed = replace(source.loaded, path=source.student_dir / "-", base_dir=source.student_dir)
         self.student = self.calls.agent(student_of(placed, models))
         self.panel = _panel(source.rim, models, source.rim_dir, "rim")
-        self.holdout = None if reward.holdout is None else _panel(reward.holdout, models, self._base_dir, "reward.holdout")
+        self.holdout = None if reward.holdout is None else _panel(reward.holdout, models, self._work.base_dir, "reward.holdout")
         self._places = asyncio.Semaphore(2 * reward.concurrency)
 
     async def start_again(self) -> None:
@@ -168,6 +170,14 @@ class School:
         found = {"student": digest(self.student.identity), "rim": self.panel.identity, "protocol": digest(protocol)}
         return found | ({"holdout": self.holdout.identity} if self.holdout is not None else {})
 
+    def leaks(self, example: Example, attempt: str | None, completion: str) -> bool:
+        """Whether a completion gives the answer of its task away."""
+        return gives_away(example, attempt, completion, self._labels)
+
+    @cached_property
+    def _labels(self) -> frozenset[str]:
+        return labels_of(list(tasks_of(self._work).values()))
+
     # -- asking ---------------------------------------------------------------------------------------------------------
 
     async def alone(self, example: Example, sample: int = 0) -> Outcome:
@@ -193,12 +203,13 @@ class School:
         protocol = self._protocol(completion)
         if protocol.name == "playbook":
             guidance = read_completion(completion)
-            text = secret(example)(guidance.text, (attempt or "",))
+            text = secret(example)(guidance.text, (attempt or "",)) if self.leaks(example, attempt, completion) else guidance.text
             return await self._attempted(example, Task(example.public(), replace(guidance, text=text), sample), protocol, panel)
         first = Attempt("" if attempt is None else attempt)
         assert self._candidate is not None
+        withhold = secret(example) if self.leaks(example, attempt, completion) else keep
         try:
-            prepared = await self._within(protocol.prepare(self._candidate, example.public(), first, sample, secret(example)))
+            prepared = await self._within(protocol.prepare(self._candidate, example.public(), first, sample, withhold))
         except (CallError, Outage) as error:
             return _failed(error)
         if prepared.failure is not None:
@@ -244,9 +255,23 @@ def _panel(rim: dict[str, Any], models: Models, base_dir: Path, where: str) -> P
     return build_panel(judging, model=models.judge, base_dir=base_dir)
 
 
-def gives_away(example: Example, attempt: str | None, completion: str) -> bool:
-    """Whether a completion says the gold answer and the question or the attempt did not."""
-    return bool(given_away(completion, example.answers, (example.question, example.context, attempt or "")))
+def gives_away(example: Example, attempt: str | None, completion: str, labels: frozenset[str] = frozenset()) -> bool:
+    """Whether a completion says the gold answer and the question or the attempt did not.
+
+    labels: answers that many tasks share, in lower case. Guidance may name them together ("positive or negative"), not the right one alone.
+    """
+    if not given_away(completion, example.answers, (example.question, example.context, attempt or "")):
+        return False
+    own = {answer.casefold() for answer in example.answers}
+    others = labels - own
+    return not (own & labels and given_away(completion, tuple(others), ()))
+
+
+def labels_of(tasks: Sequence[Example]) -> frozenset[str]:
+    """Answers of at least three tasks and of one in fifty: those of a classification, where naming what there is to choose is no leak."""
+    counted = Counter(answer for task in tasks for answer in {answer.casefold() for answer in task.answers})
+    total = len(tasks)
+    return frozenset(answer for answer, count in counted.items() if count >= max(3, total / 50))
 
 
 # -- rows of the hand-off -------------------------------------------------------------------------------------------------

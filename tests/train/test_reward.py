@@ -17,7 +17,8 @@ from gepa_atlas.train import baseline
 from gepa_atlas.train.baseline import baselines_of
 from gepa_atlas.train.config import RewardConfig, TrainConfig
 from gepa_atlas.train.reward import RimDeltaReward, inputs, redact_trainer_log, shaped
-from gepa_atlas.train.school import School, source_of, tasks_of
+from gepa_atlas.train.school import School, gives_away, labels_of, source_of, tasks_of
+from gepa_atlas.types import Example
 from tests.train import room
 
 
@@ -67,6 +68,22 @@ def test_guidance_that_says_the_answer_is_refused_unread(graded: Path) -> None:
     with school:
         values, _ = asked(reward, ["Add them. The answer is 5"], "train-0")
         assert values == [-1.0] and reward.last[0].status == "leak" and reward.last[0].harmful
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("Answer positive or negative, in one word.", False), ("This one is positive.", True), ("Say NEGATIVE or POSITIVE", False),
+        ("Think of what the writer felt.", False), ("It is negative.", False),
+    ],
+)  # fmt: skip
+def test_labels_may_be_named_together_and_not_the_right_one_alone(text: str, leaks: bool) -> None:
+    tasks = [Example(f"t{n}", f"Review {n}", (answer,)) for n, answer in enumerate(["positive", "negative"] * 4)]
+    labels = labels_of(tasks)
+    assert labels == {"positive", "negative"}
+    assert gives_away(tasks[0], None, text, labels) == leaks
+    codes = [Example(f"t{n}", f"Order {n}", (f"VT-{n}0012",)) for n in range(8)]
+    assert labels_of(codes) == frozenset() and gives_away(codes[1], None, "It is VT-10012, not VT-20012", labels_of(codes))
 
 
 def test_a_loss_weighs_lambda_times_and_is_harmful(graded: Path) -> None:
