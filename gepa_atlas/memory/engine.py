@@ -88,7 +88,8 @@ def _sqlite(path: Path, create: bool) -> sa.Engine:
 
 def _postgresql(address: sa.URL) -> sa.Engine:
     try:
-        return sa.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        patience = {"connect_timeout": 10, "tcp_user_timeout": 60_000, "options": "-c statement_timeout=300s"}  # s, ms
+        return sa.create_engine(address, pool_pre_ping=True, connect_args=patience)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise MissingExtra("a memory in PostgreSQL", "postgres") from None
 

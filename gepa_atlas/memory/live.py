@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from gepa_atlas.errors import AtlasError
+from gepa_atlas.errors import AtlasError, said
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.loop import Experiment, Observer, Result
 from gepa_atlas.memory import rows
@@ -34,7 +34,7 @@ class Remembering:
         self._queue: SimpleQueue[tuple[Outcome, Proposal, float] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="memory writer", daemon=True)
         self._candidates: dict[str, Candidate] = {}
-        self._traces: list[rows.Trace] = []
+        self._traces: dict[str, rows.Trace] = {}
         self._run: dict[str, Any] = {}
 
     @classmethod
@@ -81,7 +81,7 @@ class Remembering:
             self._memory.put_run({**self._run, "status": "stopped"})
             return
         verdict = verdict_row(run_id, result.verdict.to_json(), result.winner.to_json())
-        self._memory.put_evidence(run_id, *evidence_of(run_id, operation, list(self._candidates.values()), self._traces))
+        self._memory.put_evidence(run_id, *evidence_of(run_id, operation, list(self._candidates.values()), self._traces.values()))
         self._memory.put_run({**self._run, "status": "finished"}, verdict)
 
     def _work(self) -> None:
@@ -95,6 +95,8 @@ class Remembering:
                 self._write(batch)
         except AtlasError as error:
             self.problem = str(error)
+        except Exception as error:  # the border of the thread: nobody else would hear of it
+            self.problem = said(error)
 
     def _gather(self) -> tuple[list[tuple[Outcome, Proposal, float]], bool]:
         """What comes within a moment of the first; False when it is the last."""
@@ -121,5 +123,6 @@ class Remembering:
         ]
         self._memory.add(traces)
         self._memory.add_candidates(run_id, drafted)
-        self._traces += traces
+        for trace in traces:
+            self._traces.setdefault(trace.id, trace)  # of a cell that is told twice, the first word stands
         self._candidates |= {candidate.id: candidate for candidate, _, _ in drafted}

@@ -216,3 +216,13 @@ def test_a_python_call_remembers_too(tmp_path: Path) -> None:
     with Memory.open(f"{tmp_path}/m.db") as memory:
         assert [row["operation"] for row in query.counts(memory, Filter())] == ["spell"]
         assert len(query.ids(memory, Filter())) == len({lesson.cell for lesson in found.lessons})
+
+
+def test_live_evidence_is_that_of_an_import(tmp_path: Path) -> None:
+    assert optimize(tmp_path / "run", "--set", f"memory={tmp_path}/live.db", "--set", "seed=6") == 0
+    assert run(["traces", "import", str(tmp_path / "run"), "--memory", f"{tmp_path}/later.db"]) == 0
+    found = []
+    for name in ("live", "later"):
+        with Memory.open(f"{tmp_path}/{name}.db") as memory:
+            found.append(sorted(tuple(row.values()) for row in memory.rows(sa.select(s.evidence))))
+    assert found[0] == found[1] and found[0]
