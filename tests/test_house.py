@@ -23,7 +23,7 @@ LEVELS = {
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3, "experiment": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
-    "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4,
+    "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4, "ui": 4,
     "bridges": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
     "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
@@ -44,6 +44,7 @@ NEIGHBOURS = {
     ("connectors", "llm"),  # an agent that is a model of a provider: the keys of both
     ("classroom", "protocols"), ("loop", "classroom"), ("loop", "experiment"), ("experiment", "protocols"),
     ("handoff", "memory"),  # the review states of lessons
+    ("ui", "report"),  # the look, and slots as the ledger tells them
     ("ship", "handoff"),  # what a stage is: handoff.workspace
 }  # fmt: skip
 NAMED_FRIENDS = {
@@ -59,7 +60,7 @@ GUESTS = {
     "sqlalchemy": {"memory", "sweep"}, "ray": {"cluster"}, "distributed": {"cluster"}, "scipy": {"sweep"},
     "alembic": {"memory"}, "psycopg": {"memory"},
     "xllamacpp": {"llm"}, "jsonschema": {"rim", "llm", "propose"}, "httpx": {"llm", "connectors", "wire", "addresses", "testing"},
-    "starlette": {"testing", "llm"}, "uvicorn": {"testing", "llm"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
+    "starlette": {"testing", "llm", "ui"}, "uvicorn": {"testing", "llm", "ui"}, "dotenv": {"dotenv"}, "rich": {"cli", "report"},
     "jsonpath": {"connectors", "data"}, "agents": {"connectors"}, "httpx2": {"connectors"}, "langgraph": {"connectors"},
     "langchain_core": {"connectors"}, "mcp": {"connectors"}, "mcp_types": {"connectors"}, "datasets": {"datasource"},
     "gepa": {"bridges"}, "regex": {"rim"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"},

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs, skills, sweep, traces
+from gepa_atlas.cli import evaluate, grpo, init, migrate, optimize, registry, rim, runs, skills, sweep, traces, ui
 from gepa_atlas.errors import AtlasError
 
 # typer's own base of usage errors, wherever the installed version keeps click.
@@ -64,6 +64,7 @@ app.command("report", epilog=runs.REPORT_EPILOG)(runs.report)
 app.command("export", epilog=runs.EXPORT_EPILOG)(runs.export)
 app.command("compare", epilog=runs.COMPARE_EPILOG)(runs.compare)
 app.command("why", epilog=runs.WHY_EPILOG)(runs.why)
+app.command("ui", epilog=ui.EPILOG)(ui.ui)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(rim.app, name="rim")

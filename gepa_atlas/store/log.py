@@ -18,6 +18,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,21 +171,37 @@ def load(connection: sqlite3.Connection, directory: Path) -> Index:
     """Read and check every row. Raises RunDamaged, RunChanged (a newer schema), StoreFull."""
     index = Index()
     try:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        if not has_log(connection, directory):
             return index
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA:
-            raise RunChanged(f"{directory / 'run.db'} has schema {version}, this program reads {SCHEMA}: use the version that wrote it")
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise damaged(directory, str(verdict))
-        for number, kind, name, head, body, sha in connection.execute("SELECT id, kind, name, head, body, sha FROM log ORDER BY id"):
-            texts = (kind, name, head, body, sha)
-            if number != index.rows + 1 or not all(isinstance(text, str) for text in texts) or sha != chain(index.sha, number, *texts[:4]):
-                raise damaged(directory, f"row {index.rows + 1} does not match its hash")
-            index.apply(number, sha, kind, name, json.loads(head), body)
+        for _ in read_on(connection, directory, index):
+            pass
     except sqlite3.Error as error:
         raise explain(error, directory) from None
     if index.rows == 0:
         raise damaged(directory, "it has no rows")
     return index
+
+
+def has_log(connection: sqlite3.Connection, directory: Path) -> bool:
+    """Whether a run has begun here; its schema and pages are checked. Raises RunDamaged, RunChanged, and sqlite3.Error as it comes."""
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        return False
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA:
+        raise RunChanged(f"{directory / 'run.db'} has schema {version}, this program reads {SCHEMA}: use the version that wrote it")
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise damaged(directory, str(verdict))
+    return True
+
+
+def read_on(connection: sqlite3.Connection, directory: Path, index: Index) -> Iterator[Draft]:
+    """Check and take in the rows behind those that the index knows, and hand them out. Raises RunDamaged, and sqlite3.Error as it comes."""
+    asked = "SELECT id, kind, name, head, body, sha FROM log WHERE id > ? ORDER BY id"
+    for number, kind, name, head, body, sha in connection.execute(asked, (index.rows,)):
+        texts = (kind, name, head, body, sha)
+        if number != index.rows + 1 or not all(isinstance(text, str) for text in texts) or sha != chain(index.sha, number, *texts[:4]):
+            raise damaged(directory, f"row {index.rows + 1} does not match its hash")
+        said = json.loads(head)
+        index.apply(number, sha, kind, name, said, body)
+        yield Draft(kind, name, said, body)

@@ -54,9 +54,7 @@ class RunView:
     @property
     def status(self) -> str:
         """running, finished, stopped, or interrupted: it says running and its owner is dead."""
-        if self._index.status == "running" and not alive(owner(self.directory)):
-            return "interrupted"
-        return self._index.status
+        return status_of(self._index, self.directory)
 
     @property
     def reason(self) -> str:
@@ -124,6 +122,11 @@ class RunView:
         if not rows:
             raise damaged(self.directory, f"row {number} is gone")
         return json.loads(rows[0][0]), rows[0][1]
+
+
+def status_of(index: Index, directory: Path) -> str:
+    """running, finished, stopped, or interrupted: it says running and its owner is dead."""
+    return "interrupted" if index.status == "running" and not alive(owner(directory)) else index.status
 
 
 @dataclass(frozen=True, slots=True)
