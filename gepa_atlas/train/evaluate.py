@@ -60,7 +60,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
         for who, folder in (("base", None), ("adapter", adapter)):
             if who == "adapter" and folder is None:
                 continue
-            model = weights.load_trainee(base, config.model, folder, trainable=False)
+            model = weights.placed(weights.load_trainee(base, config.model, folder, trainable=False), config)
             for cell, system in _cells(who, prompts, config):
                 work.progress.note(f"evaluating {cell}")
                 rows += _cell(work, config, school, model, tokenizer, cell, system, questions, protocol)

@@ -64,7 +64,8 @@ def _with_next_round(work: Workspace, config: TrainConfig, base: Path, tokenizer
 
 
 def ends_of(tokenizer: Any) -> frozenset[int]:
-    return frozenset({int(tokenizer.eos_token_id)})
+    """What ends a completion, as trl sees it."""
+    return frozenset({int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)})
 
 
 def rows_for(

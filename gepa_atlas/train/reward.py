@@ -73,10 +73,9 @@ class RimDeltaReward:
         *,
         protocol: str,
         ends: frozenset[int] = frozenset(),
-        score: Callable[..., float] = shaped,
     ) -> None:
         self._school, self._tasks, self._baselines = school, tasks, baselines
-        self._how, self._guards, self._protocol, self._ends, self._score = how, guards, protocol, ends, score
+        self._how, self._guards, self._protocol, self._ends = how, guards, protocol, ends
         self.last: list[Judged] = []
         self.outage: str | None = None
         self.nonfinite = 0
@@ -140,7 +139,7 @@ class RimDeltaReward:
             assert outcome.missing is not None
             return Judged("unscored", None, why=f"{outcome.missing.kind}: {outcome.missing.reason}")
         delta, tau = outcome.reward - baseline.mean, max(self._how.tau, baseline.error)
-        value = self._score(delta, tau, _saving(outcome, baseline), self._how)
+        value = shaped(delta, tau, _saving(outcome, baseline), self._how)
         if not math.isfinite(value):
             self.nonfinite += 1
             return Judged("nonfinite", None, why=f"the reward is {value}")

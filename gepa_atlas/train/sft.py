@@ -116,7 +116,8 @@ def _mini_gate(work: Workspace, config: TrainConfig, base: Path, model: Any, tok
     if not tasks:
         return {"skipped": None, "mini_gate": "not held: the hand-off has no val tasks"}
     with School(work, config, prompts.candidate, part=process()) as school:
-        before = _delta(work, config, school, weights.load_trainee(base, config.model, None, trainable=False), tokenizer, tasks, prompts)
+        untrained = weights.placed(weights.load_trainee(base, config.model, None, trainable=False), config)
+        before = _delta(work, config, school, untrained, tokenizer, tasks, prompts)
         after = _delta(work, config, school, model, tokenizer, tasks, prompts)
     found: dict[str, Any] = {"delta_before": before, "delta_after": after, "gate_tasks": len(tasks), "skipped": None}
     if before is not None and after is not None and after < before - config.reward.tau:

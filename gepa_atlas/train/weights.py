@@ -138,6 +138,12 @@ def load_trainee(folder: Path, model: ModelConfig, adapter: Path | None, *, trai
     return peft.get_peft_model(base, lora)
 
 
+def placed(model: Any, config: TrainConfig) -> Any:
+    """The model where it generates fast: on the accelerator, if there is one and `launch.cpu` does not forbid it."""
+    torch: Any = importlib.import_module("torch")
+    return model.to("cuda") if torch.cuda.is_available() and not config.launch.cpu else model
+
+
 def save_adapter(trained: Any, tokenizer: Any, target: Path, *, base: Path, model: ModelConfig) -> None:
     """Write what was trained, whole or not at all: safetensors, tokenizer for whole models, and a card that names the base by hash.
 

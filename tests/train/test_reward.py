@@ -28,14 +28,14 @@ def graded(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reward_of(tmp_path: Path, config: TrainConfig, **more: Any) -> tuple[School, RimDeltaReward]:
+def reward_of(tmp_path: Path, config: TrainConfig) -> tuple[School, RimDeltaReward]:
     work = room.workspace(tmp_path, "baseline")
     if not (work.folder / baseline.FILE).exists():
         baseline.run(work, config)
         room.done(work)
     school = School(work, config)
     return school, RimDeltaReward(
-        school, tasks_of(work), baselines_of(work), config.reward, config.guards, protocol="playbook", ends=frozenset({2}), **more
+        school, tasks_of(work), baselines_of(work), config.reward, config.guards, protocol="playbook", ends=frozenset({2})
     )
 
 
@@ -120,8 +120,9 @@ def test_too_many_failures_are_an_outage_and_are_asked_again_after_each_wait(gra
 
 
 @pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan])
-def test_a_number_that_is_not_finite_never_leaves(graded: Path, broken: float) -> None:
-    school, reward = reward_of(graded, room.config(), score=lambda *_: broken)
+def test_a_number_that_is_not_finite_never_leaves(graded: Path, broken: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gepa_atlas.train.reward.shaped", lambda *_: broken)
+    school, reward = reward_of(graded, room.config())
     with school:
         values, seen = asked(reward, ["Add them."])
     assert values == [None] and reward.nonfinite == 1 and seen["nonfinite"] == 1.0 and seen["judge_failed_rate"] == 1.0
