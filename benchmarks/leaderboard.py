@@ -40,6 +40,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "rim.speed": {"what": "what", "n": "n", "figure": "figure", "unit": "unit", "asked": "asked"},
     "rim.faults": {"faults": "faults", "rewards": "rewards", "scored": "scored", "none": "none", "equal_to_no_faults": "as without faults"},
+    "sweep": {
+        "sweep": "sweep", "settings": "settings", "objective": "objective", "cells": "cells", "mean": "mean", "low": "low", "high": "high",
+        "behind": "behind the best", "behind_low": "low", "behind_high": "high",
+    },
     "simland.facts": {"fact": "fact", "source": "source", "difference": "difference", "low": "low", "high": "high", "verdict": "verdict"},
 }  # fmt: skip
 TITLES = {
@@ -51,6 +55,7 @@ TITLES = {
     "rim.pairs": "rim: recorded pairwise judgments in both orders",
     "rim.speed": "rim: time",
     "rim.faults": "rim: 300 rewards under injected faults",
+    "sweep": "sweep: settings of one sweep, each mean with its 95 % interval",
     "simland.facts": "Published facts that simland reproduces or does not",
 }
 
@@ -63,7 +68,7 @@ def shown(kind: str, row: Row) -> bool:
 def cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def section(document: dict[str, Any], name: str) -> str:
@@ -72,14 +77,18 @@ def section(document: dict[str, Any], name: str) -> str:
     kind = about["benchmark"]
     columns = {k: v for k, v in COLUMNS[kind].items() if any(k in r for r in rows)}
     kept = [r for r in rows if shown(kind, r)] or rows
-    made = [f"`{name}`", about["made"][:10], f"commit {about['commit'][:10]}" + (" with changes" if about.get("changed_files") else "")]
+    made = [f"`{name}`", about["made"][:10]]
+    if "commit" in about:
+        made.append(f"commit {about['commit'][:10]}" + (" with changes" if about.get("changed_files") else ""))
     made += [
         f"{k} {about[k]}"
         for k in ("key", "budget", "worlds_per_family", "model", "engine", "draws_done", "draws")
         if about.get(k) is not None
     ]
     peers = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v and k in ("gepa", "dspy"))
-    lines = [f"### {TITLES[kind]}", "", f"{'; '.join(made)}; {peers}; {about['machine']['cpus']} cores.", ""]
+    made += [peers] if peers else []
+    made += [f"{about['machine']['cpus']} cores"] if "machine" in about else []
+    lines = [f"### {TITLES[kind]}", "", f"{'; '.join(made)}.", ""]
     lines += ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cell(r.get(k)) for k in columns) + " |" for r in kept]
     return "\n".join(lines)

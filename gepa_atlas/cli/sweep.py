@@ -112,6 +112,8 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html, report.md and table.tsv of the sweep in DIR, finished or not."""
+    from datetime import UTC, datetime
+
     from gepa_atlas import __version__
     from gepa_atlas.store.exports import write_json
     from gepa_atlas.sweep import report as texts
@@ -123,7 +125,10 @@ def report(
     for what, path in texts.write_report(folder, findings).items():
         typer.echo(f"{what}: {path}")
     if results is not None:
-        meta = {"benchmark": "sweep", "versions": {"gepa_atlas": __version__}, "sweep": findings.name, "counts": findings.counts}
+        meta = {
+            "benchmark": "sweep", "made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": {"gepa-atlas": __version__},
+            "sweep": findings.name, "counts": findings.counts,
+        }  # fmt: skip
         write_json(results, {"meta": meta, "rows": texts.result_rows(findings)})
         typer.echo(f"Rows: {results}")
 

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -91,12 +92,41 @@ def _from_file(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses and pickling look their own module up
     _see(path.parent)
+    if (package := package_of(path)) is not None:
+        _see(package.parent)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # user code
         del sys.modules[name]
         raise ConfigError(f"{where}: importing {str(path)!r} failed: {said(error)}") from error
     return module
+
+
+def package_of(path: Path) -> Path | None:
+    """The directory of the outermost package that a Python file is of; None for one that stands alone."""
+    found = None
+    for directory in path.parents:
+        if not (directory / "__init__.py").is_file():
+            return found
+        found = directory
+    return found
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """What the user's code imports inside, from directories that were put on the path inside, is imported anew the next time: a file of the
+    same name elsewhere, or a newer one, is not taken for it, and no state of a module outlives the block."""
+    before, known = list(sys.path), set(sys.modules)
+    try:
+        yield
+    finally:
+        places, added = sys.path[:], set(sys.path) - set(before)
+        sys.path[:] = before
+        for name in sys.modules.keys() - known:
+            file = vars(sys.modules[name]).get("__file__")
+            homes = [p for p in places if p and str(file).startswith(p.rstrip("/") + "/")]
+            if max(homes, key=len, default="") in added and name.split(".")[0] != "gepa_atlas":
+                del sys.modules[name]
 
 
 def _from_import_path(name: str, base_dir: Path, where: str) -> ModuleType:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_atlas.configfile import Tree
+from gepa_atlas.connectors.loading import forgotten, load_callable
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.parcels import Files, pack, strings, unpack
 from gepa_atlas.sweep.config import Cell, Sweep
@@ -63,7 +64,7 @@ def run_cell(packed: Parcel) -> Row:
     started = time.perf_counter()
     row: Row = {"suite": packed.cell.suite, "settings": dict(packed.cell.settings), "seed": packed.cell.seed, "error": None}
     try:
-        with tempfile.TemporaryDirectory(prefix="gepa_atlas_cell_") as place:
+        with tempfile.TemporaryDirectory(prefix="gepa_atlas_cell_") as place, forgotten():
             row |= _function(packed, Path(place)) if packed.function else _experiment(packed, Path(place))
     except KeyboardInterrupt:
         raise
@@ -143,8 +144,6 @@ def paired_gains(lessons: Iterable[Lesson], seed: str, challenger: str, test: se
 
 def _function(packed: Parcel, place: Path) -> Row:
     """A function's figures, checked: a misspelt one is an error, a missing one is unknown."""
-    from gepa_atlas.connectors.loading import load_callable
-
     call = load_callable(packed.function or "", _base(packed, place), f"suites.{packed.cell.suite}.function").call
     found = call(seed=packed.cell.seed, **packed.arguments)
     if not isinstance(found, Mapping):

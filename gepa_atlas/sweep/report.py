@@ -254,7 +254,7 @@ def write_report(folder: Path, findings: Findings) -> dict[str, Path]:
 
 
 def result_rows(findings: Findings) -> list[dict[str, Any]]:
-    """Flat rows, as the files of benchmarks/results hold them."""
+    """Flat rows, as the files of benchmarks/results hold them. How far one is behind the best is in the row of the first objective."""
     return [
         {
             "sweep": findings.name,
@@ -264,9 +264,9 @@ def result_rows(findings: Findings) -> list[dict[str, Any]]:
             "mean": s.objectives[name].mean,
             "low": s.objectives[name].low,
             "high": s.objectives[name].high,
-            "behind": s.behind.mean if s.behind else 0.0,
-            "behind_low": s.behind.low if s.behind else None,
-            "behind_high": s.behind.high if s.behind else None,
+            "behind": (s.behind.mean if s.behind else 0.0) if name == findings.objectives[0] else None,
+            "behind_low": s.behind.low if s.behind and name == findings.objectives[0] else None,
+            "behind_high": s.behind.high if s.behind and name == findings.objectives[0] else None,
         }
         for s in findings.board
         for name in findings.objectives

@@ -14,6 +14,9 @@ from benchmarks.overhead.__main__ import main as overhead
 from benchmarks.scheduler.__main__ import main as scheduler
 from benchmarks.scheduler.__main__ import measure
 from benchmarks.stats import mean_interval, ratio_interval, reach
+from gepa_atlas.sweep.config import load_sweep
+from gepa_atlas.sweep.report import read_findings, result_rows
+from gepa_atlas.sweep.runner import run_sweep
 
 
 def test_intervals_cover_and_ratios_are_paired() -> None:
@@ -53,6 +56,20 @@ def test_the_leaderboard_is_a_function_of_result_files(tmp_path: Path) -> None:
     text = leaderboard.page(tmp_path)
     assert "| atlas | 16 | 0.1 | fast | 1.5 | 1 | 1.5 |" in text
     assert text.count("###") == 1
+
+
+def test_a_sweep_over_peers_gives_all_the_same_calls_and_is_on_the_leaderboard(tmp_path: Path) -> None:
+    pytest.importorskip("gepa")
+    small = ["seeds=2", "suites.steady.params.budget=60", "suites.noisy.params.budget=60", "backend={name: loky, jobs: 2}"]
+    sweep = load_sweep(results.ROOT / "configs" / "sweeps" / "simland.yaml", small)
+    run_sweep(sweep, tmp_path / "out")
+    found = read_findings(tmp_path / "out")
+    rows = [row for trial in found.trials for row in trial.rows.values()]
+    assert len(rows) == 20 and not [row["error"] for row in rows if row["error"]] and {row["rollouts"] for row in rows} == {60}
+    results.write(tmp_path / "results" / "sweep.json", {"benchmark": "sweep", "made": "2026-11-27", "versions": {}}, result_rows(found))
+    text = leaderboard.page(tmp_path / "results")
+    assert all(f"optimizer={name} | gain | 4 |" in text for name in ("atlas", "gepa", "gepa_tuned", "random", "best_of_n"))
+    assert "| 0 | - | - |" in text and text.count("###") == 1
 
 
 def test_work_adds_up_and_stragglers_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -99,6 +100,44 @@ def test_a_cell_runs_on_another_disk_from_what_it_carries(expected: str, tmp_pat
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "parcel")], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and '"error": null' in done.stdout and '"score": 1.0' in done.stdout, done.stdout + done.stderr
     assert not (tmp_path / "out").exists()
+
+
+_EACH = """
+import json, pickle, sys
+from gepa_atlas.sweep.cell import run_cell
+print(json.dumps([run_cell(packed) for packed in pickle.loads(open(sys.argv[1], 'rb').read())]))
+"""
+
+
+def test_code_travels_with_what_it_imports_and_is_not_taken_for_other_code(tmp_path: Path) -> None:
+    """A file, a module beside the sweep, and a file of a package; each has a `words` of its own, and one process runs all of them."""
+    home = tmp_path / "home"
+    sources = {"": "import words", "other": "import words", "pack/inner": "from pack import words", "away": "import away.words as words"}
+    for value, (place, source) in enumerate(sources.items(), 1):
+        folder = home / place
+        folder.mkdir(parents=True, exist_ok=True)
+        words = folder if place != "pack/inner" else folder.parent
+        (words / "words.py").write_text(f"value = {value}\n")
+        (folder / "cells.py").write_text(
+            f"{source}\ndef measure(settings, seed):\n    words.value += 10\n    return {{'gain': words.value}}\n"
+        )
+    for package in ("pack", "pack/inner", "away"):
+        (home / package / "__init__.py").touch()
+    named = {
+        "one": "cells.py:measure",
+        "two": "other/cells.py:measure",
+        "three": "pack/inner/cells.py:measure",
+        "four": "away.cells:measure",
+    }
+    (home / "sweep.json").write_text(json.dumps({"suites": {name: {"function": at} for name, at in named.items()}, "seeds": 2}))
+    sweep = load_sweep(home / "sweep.json")
+    cells = [sweep.cell({}, name, seed) for seed in (0, 1) for name in named]
+    packed = [parcel(sweep, cell, tmp_path / "out", "no such mark", travels=True) for cell in cells]
+    shutil.rmtree(home)
+    (tmp_path / "parcels").write_bytes(pickle.dumps(packed))
+    done = subprocess.run([sys.executable, "-c", _EACH, str(tmp_path / "parcels")], capture_output=True, text=True, cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert [(row["error"], row["gain"]) for row in rows] == 2 * [(None, 11), (None, 12), (None, 13), (None, 14)]
 
 
 def test_a_secret_stays_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
