@@ -7,7 +7,7 @@ wrong_reference. `no_signal` is a warning: a step without any spread teaches not
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gepa_atlas.train.config import GuardsConfig
@@ -116,6 +116,3 @@ def _moving(rows: Log, name: str) -> list[float]:
     for value in _values(rows, name):
         means.append(value if not means else (1 - _SMOOTH) * means[-1] + _SMOOTH * value)
     return means
-
-
-Guard = Callable[[Log, GuardsConfig], str | None]
