@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from gepa_atlas.budget import Charge, Limits, Purse, unpriced
 from gepa_atlas.errors import AtlasError, BudgetExhausted, CallError, CallTimeout, ContractError, Garbled, Outage, Permanent
-from gepa_atlas.lanes import DOUBTFUL, Attempting, Gate, Lane, Reply, Retry
+from gepa_atlas.lanes import DOUBTFUL, Attempting, Gate, Lane, Reply, Retry, Traffic
 from gepa_atlas.ports import Agent, ChatModel, Composed, Endpoint
 from gepa_atlas.roles import ChatBehind, ComposedStudent, Student
 from gepa_atlas.secrets import scrub, scrub_document
@@ -167,6 +167,9 @@ class Calls:
         self.drain()
         while self._flights:
             await asyncio.wait(list(self._flights.values()))
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        return tuple(lane.traffic() for lane in self._lanes.values())
 
     def rollouts(self, slot: int) -> int:
         """Student calls this slot used and no earlier slot did. Final, and free of timing and replay, once all earlier slots are told."""

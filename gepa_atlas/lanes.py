@@ -110,6 +110,17 @@ class _Place:
         self.gate.leave()
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """An endpoint now: attempts under way, how many may be (lowered by 429s), the configured ceiling, whether it is given up."""
+
+    endpoint: str
+    under_way: int
+    limit: int
+    ceiling: int
+    down: bool
+
+
 class Lane:
     """The traffic of one endpoint: places on deck and seats, the opening; `begin` and `end` frame one attempt in a seat."""
 
@@ -136,6 +147,9 @@ class Lane:
         self._streak = 0
         self._streak_from = 0
         self._refusals = 0
+
+    def traffic(self) -> Traffic:
+        return Traffic(self.name, len(self._under_way), int(self.limit), self.ceiling, self.down is not None)
 
     def share(self, endpoint: Endpoint) -> None:
         """Another port of the same endpoint: the stricter limits hold for both."""

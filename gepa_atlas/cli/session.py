@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import typer
 
 from gepa_atlas import loop
 from gepa_atlas.build import build_experiment, build_student, notes
-from gepa_atlas.calls import CallEvent
+from gepa_atlas.calls import CallEvent, Calls
 from gepa_atlas.check.rows import Row, advice, static_rows
 from gepa_atlas.check.verdicts import full_marks
 from gepa_atlas.cli.check import last_estimate
@@ -130,6 +131,7 @@ class Watcher:
     def __init__(self, view: View) -> None:
         self.view = view
         self.notes: tuple[str, ...] = ()
+        self._calls: Calls | None = None
 
     def on_call(self, event: CallEvent) -> None:
         self.view.on_call(event)
@@ -137,7 +139,8 @@ class Watcher:
     def started(self, experiment: Experiment, directory: Path, resumed: bool) -> None:
         with RunView.read(directory) as run:
             run_id = run.run_id
-        dataset = experiment.dataset
+        dataset, limits = experiment.dataset, asdict(experiment.limits)
+        self._calls = experiment.calls
         self.view.start(
             RunHeader(
                 run_id=run_id,
@@ -151,6 +154,9 @@ class Watcher:
                 width=experiment.plan.width,
                 resumed=resumed,
                 notes=self.notes,
+                concurrency=int(experiment.config["concurrency"]),
+                limits={name: value for name in ("tokens", "dollars", "seconds") if (value := limits[name]) is not None},
+                spent=dict(experiment.calls.spent.by_role),
             )
         )
 
@@ -182,6 +188,8 @@ class Watcher:
                 best_half_width=1.96 * best.var**0.5 if measured else None,
                 best_examples=best.n,
                 best_origin=best.candidate.origin,
+                spend=dict(self._calls.spent.by_role) if self._calls else {},
+                endpoints=self._calls.traffic() if self._calls else (),
             ),
         )
 

@@ -1,4 +1,4 @@
-"""The live view: budget bar, best so far, the last decisions with their reasons, operators, calls in flight. rich, imported here only."""
+"""The live view: budget by role, best so far and its course, traffic and limits, the last decisions with their reasons. rich, here only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_atlas.calls import CallEvent
+from gepa_atlas.report.pulse import Pulse, endpoints_text, limits_text, sparkline
 from gepa_atlas.report.record import RunRecord
 from gepa_atlas.report.summary import closing
 from gepa_atlas.report.terminal import (
-    Flights,
     QuietView,
     RunHeader,
     SearchState,
@@ -44,7 +44,8 @@ class LiveView(QuietView):
         self._live: Live | None = None
         self._header: RunHeader | None = None
         self._state = SearchState(0)
-        self._flights = Flights()
+        self._pulse = Pulse()
+        self._course: list[float] = []  # gain of the best after each decision
         self._recent: deque[Decision] = deque(maxlen=_ROWS)
         self._kept: Counter[str] = Counter()
         self._tried: Counter[str] = Counter()
@@ -52,6 +53,7 @@ class LiveView(QuietView):
 
     def start(self, header: RunHeader) -> None:
         self._header = header
+        self._pulse = Pulse(header.spent)
         self._began = time.monotonic()
         try:
             for line in header_lines(header):
@@ -70,12 +72,14 @@ class LiveView(QuietView):
         if decision.kind is SlotKind.IDLE:
             return
         self._recent.append(decision)
+        if state.best_gain is not None:
+            self._course.append(state.best_gain)
         if decision.kind is SlotKind.CHILD:
             self._tried[decision.operator] += 1
             self._kept[decision.operator] += decision.status is not Status.NOT_ADDED
 
     def on_call(self, event: CallEvent) -> None:
-        self._flights.take(event)
+        self._pulse.take(event)
 
     def finish(self, record: RunRecord, files: Mapping[str, str]) -> None:
         self.close()
@@ -100,27 +104,37 @@ class LiveView(QuietView):
         rows.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         limit = self._header.rollout_limit if self._header else None
         rows.add_row("budget", self._budget(limit))
-        rows.add_row("best", Text(best_text(self._state), style="bold"))
+        rows.add_row("spent", Text(clean(self._pulse.spend_text(), 300)))
+        rows.add_row("best", Text(f"{best_text(self._state)}  {self._spark()}", style="bold"))
         rows.add_row("search", Text(self._search()))
-        rows.add_row("calls", Text(clean(self._calls(), 300)))
+        rows.add_row("calls", Text(clean(self._pulse.traffic_text() + self._trouble(), 400)))
+        slowed = endpoints_text(self._state.endpoints)
+        if slowed:
+            rows.add_row("limits", Text(clean(slowed, 300), style="yellow"))
         operators = ", ".join(f"{name} {self._kept[name]}/{n}" for name, n in sorted(self._tried.items()))
         rows.add_row("kept", Text(operators or "no child yet"))
         decisions = [Text(clean(decision_text(d), 400), style=_STYLES[d.status], no_wrap=True, overflow="ellipsis") for d in self._recent]
         return Group(rows, *decisions)
 
     def _budget(self, limit: int | None) -> RenderableType:
-        figure = f"{spent_text(self._state.rollouts, limit)} rollouts, {time.monotonic() - self._began:.0f} s"
+        seconds = time.monotonic() - self._began
+        figure = f"{spent_text(self._state.rollouts, limit)} rollouts, {seconds:.0f} s"
+        others = limits_text(self._header.limits, self._pulse.spent, seconds) if self._header else ""
+        figure += f"; {others}" if others else ""
         if limit is None:
             return Text(figure)
         line = Table.grid(padding=(0, 1))
         line.add_row(ProgressBar(total=max(limit, 1), completed=self._state.rollouts, width=40), Text(figure))
         return line
 
-    def _search(self) -> str:
-        state = self._state
-        return f"{state.phase}; {state.candidates} candidates, {state.in_flight} proposals in flight"
+    def _spark(self) -> str:
+        return sparkline(self._course, plain=not self._console.encoding.lower().startswith("utf"))
 
-    def _calls(self) -> str:
-        flying = ", ".join(f"{n} {role}" for role, n in sorted(self._flights.by_role.items())) or "none"
-        trouble = ", ".join(f"{n} {what}" for what, n in sorted(self._flights.trouble.items()))
-        return f"{flying} in flight" + (f"; {trouble}, last: {self._flights.last_reason}" if trouble else "")
+    def _search(self) -> str:
+        state, slots = self._state, self._pulse.slots
+        waiting = f" ({', '.join(f'#{n}' for n in slots[:_ROWS])}{', ...' if len(slots) > _ROWS else ''})" if slots else ""
+        return f"{state.phase}; {state.candidates} candidates, {state.in_flight} proposals in flight{waiting}"
+
+    def _trouble(self) -> str:
+        trouble = ", ".join(f"{n} {what}" for what, n in sorted(self._pulse.trouble.items()))
+        return f"; {trouble}, last: {self._pulse.last_reason}" if trouble else ""

@@ -13,17 +13,19 @@ import json
 import os
 import re
 import sys
-from collections import Counter
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TextIO
 
 from gepa_atlas.calls import CallEvent
+from gepa_atlas.lanes import Traffic
 from gepa_atlas.report.prompts import optimized_prompts
+from gepa_atlas.report.pulse import Pulse, limits_text
 from gepa_atlas.report.record import RunRecord
 from gepa_atlas.report.summary import closing
 from gepa_atlas.secrets import scrub, scrub_json
-from gepa_atlas.types import Decision, Role, SlotKind, Split, Status
+from gepa_atlas.types import Decision, Role, SlotKind, Split, Status, Usage
 
 Mode = Literal["auto", "live", "plain", "json", "quiet"]
 MODES: tuple[Mode, ...] = ("auto", "live", "plain", "json", "quiet")
@@ -46,6 +48,9 @@ class RunHeader:
     width: int = 1  # proposals in flight
     resumed: bool = False
     notes: tuple[str, ...] = ()  # what cannot be claimed
+    concurrency: int = 1  # calls at once, over all endpoints
+    limits: Mapping[str, float] = field(default_factory=dict)  # hard ones beside rollouts: tokens, dollars, seconds
+    spent: Mapping[Role, Usage] = field(default_factory=dict)  # by earlier processes of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class SearchState:
     best_half_width: float | None = None  # of its 95 % interval
     best_examples: int = 0
     best_origin: str = ""
-    operators: Mapping[str, float] = field(default_factory=dict)  # share of effort by operator, where it is known
+    spend: Mapping[Role, Usage] = field(default_factory=dict)
+    endpoints: tuple[Traffic, ...] = ()
 
 
 class View(Protocol):
@@ -87,13 +93,13 @@ class View(Protocol):
 
 
 def make_view(mode: Mode = "auto", stream: TextIO | None = None) -> View:
-    """The view of this mode on `stream` (standard output by default). auto: live on a capable terminal, else plain."""
+    """The view of this mode on `stream` (standard output by default). auto: live on a capable terminal outside of CI, else plain."""
     out = Stream(stream if stream is not None else sys.stdout)
     if mode == "json":
         return JsonView(out)
     if mode == "quiet":
         return QuietView(out)
-    if mode == "live" or (mode == "auto" and out.is_terminal()):
+    if mode == "live" or (mode == "auto" and out.is_terminal() and not os.environ.get("CI")):
         from gepa_atlas.report.live import LiveView
 
         return LiveView(out)
@@ -127,28 +133,6 @@ class Stream:
             self._gone = True
 
 
-class Flights:
-    """Calls in flight by role, and how often each kind of trouble came up, from call events."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, Role] = {}
-        self.trouble: Counter[str] = Counter()
-        self.last_reason = ""
-
-    def take(self, event: CallEvent) -> None:
-        if event.what == "started":
-            self._open[event.key] = event.role
-        elif event.what in ("settled", "failed", "dropped"):
-            self._open.pop(event.key, None)
-        if event.what in ("retried", "failed", "dropped"):
-            self.trouble[event.what] += 1
-            self.last_reason = event.reason
-
-    @property
-    def by_role(self) -> Counter[Role]:
-        return Counter(self._open.values())
-
-
 class QuietView:
     """The closing lines only."""
 
@@ -176,17 +160,22 @@ class QuietView:
 
 
 class PlainView(QuietView):
-    """A line for the start, for each decision, and for the first failures of calls."""
+    """A line for the start, for each decision, for the first failures of calls, and one a minute while nothing is decided."""
 
     _SHOWN_FAILURES = 5
+    _SILENCE = 60.0  # seconds
 
     def __init__(self, out: Stream) -> None:
         super().__init__(out)
-        self.flights = Flights()
+        self.pulse = Pulse()
         self.limit: int | None = None
+        self.limits: Mapping[str, float] = {}
+        self.began = self.spoke = time.monotonic()
 
     def start(self, header: RunHeader) -> None:
-        self.limit = header.rollout_limit
+        self.limit, self.limits = header.rollout_limit, header.limits
+        self.pulse = Pulse(header.spent, time.monotonic)
+        self.began = self.spoke = time.monotonic()
         for line in header_lines(header):
             self.out.line(clean(line))
 
@@ -195,40 +184,49 @@ class PlainView(QuietView):
 
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         if decision.kind is not SlotKind.IDLE:
+            self.spoke = time.monotonic()
             self.out.line(clean(f"[{spent_text(state.rollouts, self.limit)}] {decision_text(decision)}", _LINE))
 
     def on_call(self, event: CallEvent) -> None:
-        self.flights.take(event)
-        if event.what == "failed" and self.flights.trouble["failed"] <= self._SHOWN_FAILURES:
-            more = "; further failures are counted only" if self.flights.trouble["failed"] == self._SHOWN_FAILURES else ""
+        pulse = self.pulse
+        pulse.take(event)
+        now = time.monotonic()
+        if now - self.spoke >= self._SILENCE:
+            self.spoke = now
+            limits = limits_text(self.limits, pulse.spent, now - self.began)
+            said = f"still at work: {pulse.traffic_text()}; spent: {pulse.spend_text()}" + (f"; {limits}" if limits else "")
+            self.out.line(clean(said, 2 * _LINE))
+        if event.what == "failed" and pulse.trouble["failed"] <= self._SHOWN_FAILURES:
+            more = "; further failures are counted only" if pulse.trouble["failed"] == self._SHOWN_FAILURES else ""
             self.out.line(clean(f"call failed: {event.role} at {event.endpoint}: {event.reason}{more}", _LINE))
 
     def finish(self, record: RunRecord, files: Mapping[str, str]) -> None:
-        if self.flights.trouble:
-            self.out.line("calls: " + ", ".join(f"{n} {what}" for what, n in sorted(self.flights.trouble.items())))
+        if self.pulse.trouble:
+            self.out.line("calls: " + ", ".join(f"{n} {what}" for what, n in sorted(self.pulse.trouble.items())))
         super().finish(record, files)
 
 
 class JsonView:
-    """One JSON object a line: start, note, decision, call (retried, failed or dropped), finish. Keys are stable, order is told order."""
+    """One JSON object a line: start, note, decision, call (retried, failed or dropped), finish; docs/events.schema.json is their form."""
 
     def __init__(self, out: Stream) -> None:
         self._out = out
 
     def start(self, header: RunHeader) -> None:
         row = {n: getattr(header, n) for n in RunHeader.__dataclass_fields__}
-        self._emit("start", row | {"splits": dict(header.splits)})
+        self._emit("start", row | {"splits": dict(header.splits), "limits": dict(header.limits), "spent": _spend(header.spent)})
 
     def note(self, text: str) -> None:
         self._emit("note", {"text": text})
 
     def on_decision(self, decision: Decision, state: SearchState) -> None:
         row = {n: getattr(state, n) for n in SearchState.__dataclass_fields__}
-        self._emit("decision", {"decision": decision.to_json(), "state": row | {"operators": dict(state.operators)}})
+        row |= {"spend": _spend(state.spend), "endpoints": [asdict(endpoint) for endpoint in state.endpoints]}
+        self._emit("decision", {"decision": decision.to_json(), "state": row})
 
     def on_call(self, event: CallEvent) -> None:
         if event.what in ("retried", "failed", "dropped"):
-            shown = {"what": event.what, "role": event.role, "key": event.key, "slot": event.slot, "endpoint": event.endpoint}
+            shown = {"what": event.what, "role": event.role, "key": event.key, "slot": event.slot // 2, "endpoint": event.endpoint}
             self._emit("call", shown | {"attempt": event.attempt, "reason": event.reason})
 
     def finish(self, record: RunRecord, files: Mapping[str, str]) -> None:
@@ -241,6 +239,10 @@ class JsonView:
         self._out.line(json.dumps(scrub_json({"event": event, **row}), ensure_ascii=True, allow_nan=False))
 
 
+def _spend(spent: Mapping[Role, Usage]) -> dict[str, Any]:
+    return {role: usage.to_json() for role, usage in sorted(spent.items())}
+
+
 def header_lines(header: RunHeader) -> list[str]:
     verb = "Resuming" if header.resumed else "Starting"
     sizes = ", ".join(f"{n} {split}" for split, n in header.splits.items())
@@ -250,7 +252,8 @@ def header_lines(header: RunHeader) -> list[str]:
     lines += [f"Operators: {', '.join(header.operators)}"] if header.operators else []
     lines += [f"Examples: {sizes}"] if sizes else []
     limit = "no limit" if header.rollout_limit is None else f"at most {header.rollout_limit} rollouts"
-    lines.append(f"Budget: {limit}, {header.width} proposals in flight")
+    more = "".join(f", {value:,g} {name}" for name, value in header.limits.items())
+    lines.append(f"Budget: {limit}{more}, {header.width} proposals in flight")
     return lines + [f"Note: {note}" for note in header.notes]
 
 
@@ -276,6 +279,6 @@ def best_text(state: SearchState) -> str:
 
 
 __all__ = [
-    "MODES", "Flights", "JsonView", "Mode", "PlainView", "QuietView", "RunHeader", "SearchState", "View", "best_text", "clean",
+    "MODES", "JsonView", "Mode", "PlainView", "QuietView", "RunHeader", "SearchState", "View", "best_text", "clean",
     "decision_text", "header_lines", "make_view", "spent_text",
 ]  # fmt: skip

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gepa_atlas.calls import CallEvent
 from gepa_atlas.report.prompts import optimized_prompts
-from gepa_atlas.report.terminal import JsonView, Mode, PlainView, QuietView, RunHeader, SearchState, View, clean, make_view
-from gepa_atlas.types import Decision, SlotKind, Status
+from gepa_atlas.report.terminal import JsonView, Mode, PlainView, QuietView, RunHeader, SearchState, Stream, View, clean, make_view
+from gepa_atlas.types import Decision, SlotKind, Status, Usage
 from tests.report.records import CHILD, record
 
 HEADER = RunHeader(
@@ -63,8 +64,35 @@ def test_plain_lines_tell_the_story() -> None:
     assert "\x1b" not in out.getvalue()
 
 
-def test_without_a_terminal_auto_is_plain() -> None:
+def test_without_a_terminal_auto_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_view("auto", io.StringIO()), PlainView)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("CI", "true")
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        assert isinstance(make_view("auto", terminal), PlainView)  # some CI has a terminal that nobody looks at
+    os.close(master)
+
+
+def test_plain_lines_say_once_a_minute_that_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    out = io.StringIO()
+    view = PlainView(Stream(out))
+    view.start(replace(HEADER, limits={"tokens": 1000}, spent={"judge": Usage(5, 5, 0.0, 1.0, 1)}))
+    for i in range(130):
+        now = float(i)
+        view.on_call(CallEvent("started", "student", f"k{i}", 2 * i + 1, "toy"))
+        view.on_call(CallEvent("settled", "student", f"k{i}", 2 * i + 1, "toy", 1, usage=Usage(2, 1, None, 0.5, 1)))
+    said = [line for line in out.getvalue().splitlines() if line.startswith("still at work")]
+    assert len(said) == 2
+    assert said[0].startswith(
+        "still at work: student 1 in flight, 60 a minute; spent: judge 1 calls 10 tokens; student 60 calls 180 tokens"
+    )
+    assert said[1].startswith(
+        "still at work: student 1 in flight, 60 a minute; spent: judge 1 calls 10 tokens; student 120 calls 360 tokens"
+    )
+    assert [line.partition("unknown price; ")[2] for line in said] == ["tokens 190 of 1,000", "tokens 370 of 1,000"]
 
 
 def test_quiet_says_the_end_only() -> None:
@@ -126,6 +154,7 @@ def read_all(descriptor: int, into: list[bytes]) -> None:
 def test_a_real_terminal_gets_the_live_view_and_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("CI", raising=False)
     master, slave = pty.openpty()
     seen: list[bytes] = []
     reader = threading.Thread(target=read_all, args=(master, seen))
@@ -140,7 +169,16 @@ def test_a_real_terminal_gets_the_live_view_and_is_given_back(monkeypatch: pytes
     text = b"".join(seen).decode()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor was hidden and is shown again
     bare = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    for expected in ("Starting toyworld", "14/150 rollouts", "gain +0.400 ± 0.100", "edit 1/1", "1 retried", "Ship the evolved prompt"):
+    for expected in (
+        "Starting toyworld",
+        "14/150 rollouts",
+        "█",
+        "student 0 in flight",
+        "gain +0.400 ± 0.100",
+        "edit 1/1",
+        "1 retried",
+        "Ship the evolved prompt",
+    ):
         assert expected in bare, expected
     assert "[31m“a line”" in bare and "\x1b[31m“a" not in text
 
