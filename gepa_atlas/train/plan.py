@@ -21,7 +21,7 @@ from gepa_atlas.train.sft import GATE_TASKS
 from gepa_atlas.train.size import shown, size_of
 from gepa_atlas.train.stages import BY_NAME, adapter_before, chain
 
-FILES = ("traces", "prompts", "tasks", "sft", "dpo", "kto", "grpo_train", "grpo_val")
+FILES = ("traces", "prompts", "baselines", "tasks", "sft", "dpo", "kto", "grpo_train", "grpo_val")
 MODEL_JUDGES = ("llm", "atlas")
 
 

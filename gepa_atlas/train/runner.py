@@ -66,6 +66,7 @@ def run(loaded: LoadedTrain, *, first: str | None = None, until: str | None = No
     directory = claim(loaded)
     lock = RunLock(directory)
     try:
+        _sweep(directory)
         write_json(directory / MARK, {**loaded.resolved, "source": str(loaded.path.absolute())})
         return _run_all(placed(loaded, directory), directory, stages, progress)
     finally:
@@ -108,6 +109,15 @@ def claim(loaded: LoadedTrain) -> Path:
     if strangers and MARK not in strangers:
         raise ConfigError(f"{directory}: holds {strangers[0]!r} and is no training run; choose an empty or new --output-dir")
     return directory
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a kill left of files and folders that were to be put in place whole: their unfinished names begin with a dot."""
+    for left in directory.glob(".*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _run_all(loaded: LoadedTrain, directory: Path, stages: Sequence[Stage], progress: Progress) -> Ran:
