@@ -6,7 +6,8 @@ Relative to the seed, candidate c has items x_ci in {-1, 0, 1} (dropped, as in t
 
 where g_i is what item i is worth anywhere, v_i what it is worth beyond that where it is about the example (s_ie: they share a telling
 word), d_c what the combination does that its items do not explain, and a_e how easy the example is. Candidates that share an item
-share its evidence, whichever lineage it came by.
+share its evidence, whichever lineage it came by. Items that the seed does not have were proposed by somebody: what such an idea is
+worth on average, g and v alike, is learnt too, so that where ideas do harm the next one is doubted, and where they help it is tried.
 
 Part of r repeats the parent's: r_ce = rho r_pe + noise. rho is learnt in the run: near 1 when rollouts are deterministic (then a child
 differs from its parent on few examples, and pairing is worth most), near 0 when they are noise (then pairing would double the
@@ -16,9 +17,10 @@ taken at that difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +35,10 @@ ITEM_SD = 0.05  # of what an item is worth anywhere
 ABOUT_SD = 0.12  # of what it is worth beyond that where it is about the example
 OWN_SD = 0.04  # of what a combination does that its items do not explain
 SEED_ITEM = 0.5 * ITEM_SD  # an item of the seed is there for a reason: its prior mean
+IDEA_SD = 0.02  # of what items that the seed does not have are worth on average, anywhere
+IDEA_ABOUT_SD = 0.06  # and beyond that where they are about the example
 _EASE = 2.0  # cells' worth of shrinkage of an example's effect
-_WINDOW = 128  # entries whose cells are reasoned about: the active ones, and the latest
+_WEIGHTS = 256  # weights that entries are taken in for: the active ones first, then the latest
 _WORK = 4e6  # multiplications that one tell may cost on average: all cells are taken anew as often as that allows
 _PSEUDO = np.array([10 * 0.2, 5 * 0.2, 10 * 0.2, 10.0])  # ten cells of residual variance 0.2 with rho 0.5
 
@@ -65,6 +69,7 @@ class Belief:
         self._since, self._due = 0, 1
         self._worth = np.full(64, -1)  # of each item: its weight anywhere, or -1
         self._own = np.full(16, -1)  # of each entry: its own weight, or -1
+        self._in = np.zeros(16, dtype=bool)  # of each entry: whether it is reasoned about
         self._start()
 
     # -- moments ------------------------------------------------------------------------------------------------------
@@ -108,13 +113,13 @@ class Belief:
         i, row = entry.index, self.catalogue.enter(entry.candidate)
         while i >= len(self._x):
             self._x = np.pad(self._x, ((0, len(self._x)), (0, 0)))
-            self._own = np.append(self._own, np.full_like(self._own, -1))
+            self._own, self._in = np.append(self._own, np.full_like(self._own, -1)), np.append(self._in, np.zeros_like(self._in))
         while len(self.catalogue) > self._x.shape[1]:
             self._x = np.pad(self._x, ((0, 0), (0, self._x.shape[1])))
             self._worth = np.append(self._worth, np.full_like(self._worth, -1))
         self._x[i, list(row)] = 1.0
         self._x[i, list(self.catalogue.rows[0])] -= 1.0
-        self._admit([i])
+        self._admit([i], [i])
         if entry.parent is not None:
             parent = self.archive.entries[entry.parent]
             entry.mean, entry.var = parent.mean, parent.var + self.step_var
@@ -130,7 +135,7 @@ class Belief:
         touched, columns = [index for index, _ in self._told], [at for _, at in self._told]
         self._told = []
         self._since += 1
-        if self._since >= self._due or (self._own[touched] < 0).any():
+        if self._since >= self._due or not self._in[touched].all():
             self._renew()
         else:
             self._fold(self.archive.cells(touched, columns))
@@ -148,9 +153,9 @@ class Belief:
     def _renew(self) -> None:
         """All cells of the window anew."""
         self._since = 0
-        window = self._window()
+        window, live = self._window()
         self._start()
-        self._admit(window)
+        self._admit(window, live)
         cells = self.archive.cells(window)
         self._fold(cells)
         if len(cells.rows):
@@ -158,27 +163,37 @@ class Belief:
         size = len(self._weights)
         self._due = max(8, int((len(cells.rows) * size**2 + size**3) / _WORK))
 
-    def _window(self) -> list[int]:
-        """Active entries, those they descend from, and the latest, in order."""
+    def _window(self) -> tuple[list[int], list[int]]:
+        """Entries to reason about, in order: the active ones, their parents, and the latest; and those of them with a weight of their own.
+
+        Of the others the items are what matters: what is peculiar to them is noise.
+        """
         entries = self.archive.entries
-        chosen = {0} | {e.index for e in entries if e.active and e.n}
-        chosen |= {e.parent for e in entries if e.index in chosen and e.parent is not None}
+        live = [0, *(e.index for e in entries[1:] if e.active and e.n)]
+        chosen = {*live, *(p for i in live if (p := entries[i].parent) is not None)}
+        items = {item for i in chosen for item in self._items(i)}
         for e in reversed(entries):
-            if len(chosen) >= _WINDOW:
-                break
-            if e.n:
+            if e.n and e.index not in chosen:
+                items |= self._items(e.index)
+                if len(live) + 2 * len(items) > _WEIGHTS:
+                    break
                 chosen.add(e.index)
-        return sorted(chosen)
+        return sorted(chosen), live
+
+    def _items(self, entry: int) -> set[int]:
+        """Items in which the entry differs from the seed."""
+        return set(self.catalogue.rows[entry]) ^ set(self.catalogue.rows[0])
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Nothing but the prior, over the level alone."""
+        """Nothing but the prior, over the level and what an idea is worth."""
         self._weights = Gaussian()
         self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
         self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
-        self._worth[:], self._own[:] = -1, -1
+        self._worth[:], self._own[:], self._in[:] = -1, -1, False
         self._level = self._weight(0.0, LEVEL_SD)
+        self._idea, self._idea_about = self._weight(0.0, IDEA_SD), self._weight(0.0, IDEA_ABOUT_SD)
 
     def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False) -> int:
         at = self._weights.append(mean, sd**2)
@@ -188,13 +203,15 @@ class Belief:
         self._lift: tuple[Ints, Floats] | None = None
         return at
 
-    def _admit(self, entries: list[int]) -> None:
-        """Weights for these entries and for items that have none yet."""
+    def _admit(self, entries: list[int], live: list[int]) -> None:
+        """Reason about these entries from now on: weights for items that have none yet, and for the live ones one of their own."""
         seed = set(self.catalogue.rows[0])
-        for entry in entries:
+        self._in[entries], self._lift = True, None
+        for entry in live:
             if self._own[entry] < 0:
                 self._own[entry] = self._weight(0.0, OWN_SD)
-            for item in map(int, np.flatnonzero(self._x[entry])):
+        for entry in entries:
+            for item in sorted(self._items(entry)):
                 if self._worth[item] < 0:
                     self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, ITEM_SD, item)
                     if self.catalogue.share[item] > 0:
@@ -209,36 +226,43 @@ class Belief:
             phi[known] -= self.rho * self._features(cells.parents[known], cells.columns[known])
         seen = cells.gains - pull * cells.theirs - (1 - pull) * self._effects[cells.columns]
         noise = np.maximum(self.residual_var * (1 - pull**2), max(self.judge_var, 1e-4)) / cells.times
+        history = self._own[cells.rows] < 0
+        if history.any():
+            noise += OWN_SD**2 * np.bincount(cells.rows)[cells.rows] * history
         self._weights.condition(phi, seen, noise)
 
     def _paired(self, cells: Cells) -> npt.NDArray[np.bool_]:
         """Of which cells the parent is known on the same example, and reasoned about."""
-        return np.asarray((cells.parents >= 0) & (self._own[cells.parents] >= 0))
+        return np.asarray((cells.parents >= 0) & self._in[cells.parents])
 
     def _features(self, rows: Ints, columns: Ints) -> Floats:
         """What each weight adds to these cells: cells x weights."""
-        items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
         distinct, at = np.unique(rows, return_inverse=True)
-        table = self._table(distinct)[at]
-        table[:, about] *= self.catalogue.matches()[np.ix_(items[about], columns)].T
-        return table
+        return self._scaled(self._table(distinct)[at], lambda items: self.catalogue.matches()[np.ix_(items, columns)].T)
 
     def _levels(self) -> tuple[Ints, Floats]:
         """The entries that are reasoned about, and what each weight adds to their level over the val examples: entries x weights."""
         if self._lift is None:
-            items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
-            rows = np.flatnonzero(self._own >= 0)
-            table = self._table(rows)
-            table[:, about] *= self.catalogue.share[items[about]]
-            self._lift = rows, table
+            rows = np.flatnonzero(self._in)
+            self._lift = rows, self._scaled(self._table(rows), lambda items: self.catalogue.share[items])
         return self._lift
 
     def _table(self, rows: Ints) -> Floats:
-        """What each weight adds to these entries, on an example that every item is about."""
+        """What each weight adds to these entries, on an example that every item is about; but for what ideas are worth on average."""
         items = self._item[: len(self._weights)]
         table = np.where(items >= 0, self._x[np.ix_(rows, items)], 0.0)
         table[:, self._level] = 1.0
-        table[np.arange(len(rows)), self._own[rows]] = 1.0
+        own = self._own[rows]
+        table[np.flatnonzero(own >= 0), own[own >= 0]] = 1.0
+        return table
+
+    def _scaled(self, table: Floats, reach: Callable[[Ints], npt.NDArray[Any]]) -> Floats:
+        """The table, where `reach(items)` is how far each item is about what a row stands for."""
+        items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
+        table[:, about] *= reach(items[about])
+        new = (items >= 0) & ~np.isin(items, self.catalogue.rows[0])
+        table[:, self._idea] = table @ (new & ~about)
+        table[:, self._idea_about] = table @ (new & about)
         return table
 
     def _read_off(self, touched: list[int]) -> None:
@@ -257,6 +281,9 @@ class Belief:
         worth, anywhere = np.full(len(self.catalogue), np.nan), (items >= 0) & ~about
         worth[items[anywhere]] = weights[anywhere]
         worth[items[about]] += self.catalogue.share[items[about]] * weights[about]
+        new = np.ones(len(worth), dtype=bool)
+        new[list(self.catalogue.rows[0])] = False
+        worth[new] += weights[self._idea] + self.catalogue.share[new] * weights[self._idea_about]
         level = np.array([e.mean for e in self.archive.entries])
         rows, table = self._levels()
         level[rows] = table @ weights

@@ -79,7 +79,8 @@ class Evolution:
         for candidate in dict.fromkeys(seeds):
             self.archive.add(candidate, 0)
         self.budget = Budget(plan.rollouts)
-        self.planner = Planner(plan, self.archive, self.budget, train, self.val, Belief(self.archive, questions or {}, frozenset(whole)))
+        belief = Belief(self.archive, questions or {}, frozenset(whole))
+        self.planner = Planner(plan, self.archive, self.budget, train, self.val, belief, guard)
         self.belief, self.portfolio = self.planner.belief, self.planner.portfolio
         self.phase = Phase.SEARCH
         self.stop_reason: str | None = None
@@ -231,8 +232,9 @@ class Evolution:
     def _tell_child(self, proposal: Proposal, outcome: Outcome, spent: int) -> Decision:
         draft, parent = outcome.draft, proposal.parents[0]
         if outcome.lessons and outcome.lessons[0].candidate_id == parent.id:
-            self._take(self.archive.get(parent.id), outcome.lessons)
+            self._take_read(parent, outcome.lessons)
         if draft is None or draft.candidate is None:
+            self.belief.settle()
             if proposal.child is None:
                 self.portfolio.credit(proposal.operator, 0.0, spent)
             self._best_since += 1
@@ -240,11 +242,9 @@ class Evolution:
         child = draft.candidate
         if child.id in self.archive.by_id:
             self._take(self.archive.get(child.id), outcome.lessons)
+            self.belief.settle()
             return self._decide(proposal, child.id, Status.NOT_ADDED, "the same idea was told while this one was in flight", spent)
-        entry = self.archive.add(child, self.told, draft.note)
-        self._retire()
-        self.belief.enter(entry)
-        self.planner.study(entry, proposal)
+        entry = self._enter(child, None if proposal.child else proposal.read, draft.note)
         self._take(entry, outcome.lessons)
         self.belief.settle()
         if entry.n == 0:
@@ -263,6 +263,21 @@ class Evolution:
         return self._decide(
             proposal, child.id, Status.NEW if status is Status.NOT_ADDED else status, f"{reason}; {draft.note}".rstrip("; "), spent
         )
+
+    def _take_read(self, parent: Candidate, lessons: Sequence[Lesson]) -> None:
+        """What was read about the parent; one that was put together for it is entered now."""
+        known = parent.id in self.archive.by_id
+        entry = self.archive.get(parent.id) if known else self._enter(parent, None, "put together to be read about")
+        self._take(entry, lessons)
+        entry.active &= known or entry.n > 0
+
+    def _enter(self, candidate: Candidate, read: Sequence[str] | None, note: str) -> Entry:
+        """A new entry, written from what was read; None: put together."""
+        entry = self.archive.add(candidate, self.told, note)
+        self._retire()
+        self.belief.enter(entry)
+        self.planner.study(entry, read)
+        return entry
 
     def _retire(self) -> None:
         """Keep the active set small, so that a tell costs the same however long the run: the least likely to be the best makes room."""

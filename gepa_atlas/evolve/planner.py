@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,7 +21,7 @@ _SMALL = 200  # below this many rollouts the seed gets half of its first look, s
 _ENOUGH = 24  # val observations with which a candidate is bred from in any case; the final race measures the best ones further
 _PRECISION = 0.6  # a favourite is measured until its sd is this share of the sd of a step
 _SPECIALISTS = 0.3  # share of children whose parent is drawn by lexicase rather than by mean
-_CHANGES = 4  # items that a composed child has changed of its base, at most
+_CHANGES = 8  # items that a composed child has changed of its base, at most
 _FINALS = 2  # candidates that are put together from all that is known, for the final race
 _DUEL = 0.4  # share of the final race that goes to the seed while it is known less well than the favourite
 
@@ -49,8 +49,17 @@ class Plan:
 class Planner:
     """Makes proposals. Holds, beside the archive, what has been taught, read, refused and asked for."""
 
-    def __init__(self, plan: Plan, archive: Archive, budget: Budget, train: Sequence[str], val: Sequence[str], belief: Belief) -> None:
-        self.plan, self.archive, self.budget = plan, archive, budget
+    def __init__(
+        self,
+        plan: Plan,
+        archive: Archive,
+        budget: Budget,
+        train: Sequence[str],
+        val: Sequence[str],
+        belief: Belief,
+        guard: Callable[[Candidate], str | None],
+    ) -> None:
+        self.plan, self.archive, self.budget, self.guard = plan, archive, budget, guard
         self.train, self.val = tuple(train), tuple(val)
         self.belief = belief
         for entry in archive.entries:
@@ -84,7 +93,7 @@ class Planner:
             proposal = self._exploit(favourite, draw, random)
             if proposal is not None:
                 return proposal
-        return self._child(favourite, active, random)
+        return self._child(favourite, active, draw, random)
 
     def _exploit(self, favourite: Entry, draw: Draw, random: np.random.Generator) -> Proposal | None:
         """What this draw would ship: put together from known items, or somebody known; measured either way."""
@@ -107,11 +116,15 @@ class Planner:
     def _try(self, child: Candidate, base: Entry, random: np.random.Generator) -> Proposal | None:
         """A slot for a composed child; None when another one has it under way, or it cannot be paid."""
         gate = self._choose_gate(base, random)
-        cost = self.cost(gate, (), base)
-        under_way = any(p.child is not None and p.child.id == child.id for p in self.flying.values())
-        if under_way or not self.budget.affords(cost):
+        cost = self.cost(gate, (), base.candidate)
+        if child.id in self._under_way() or not self.budget.affords(cost):
             return None
         return Proposal(self.asked, SlotKind.CHILD, "compose", (base.candidate,), (), gate, cost, child=child)
+
+    def _under_way(self) -> set[str]:
+        """Put together by a slot in flight, and not yet known."""
+        made = {c.id for p in self.flying.values() for c in (*p.parents, *((p.child,) if p.child else ()))}
+        return made - self.archive.by_id.keys()
 
     def _worth_measuring(self, entry: Entry) -> bool:
         """A favourite is measured until its sd is well under the size of a step; then it is bred from."""
@@ -123,28 +136,37 @@ class Planner:
             return False
         return math.sqrt(self.belief.cell_var / n) > _PRECISION * math.sqrt(self.belief.step_var)
 
-    def _child(self, favourite: Entry, active: Sequence[Entry], random: np.random.Generator) -> Proposal:
-        parent = favourite if random.random() >= _SPECIALISTS else self._lexicase(active, random)
+    def _child(self, favourite: Entry, active: Sequence[Entry], draw: Draw, random: np.random.Generator) -> Proposal:
+        entry = favourite if random.random() >= _SPECIALISTS else self._lexicase(active, random)
         operator = self.portfolio.pick(random)
-        gate = self._choose_gate(parent, random)
+        gate = self._choose_gate(entry, random)
+        parent = self._shown(entry, draw) if operator.reads else entry.candidate
         read = self._choose_read(parent, operator, random)
         cost = self.cost(gate, read, parent)
         if not self.budget.affords(cost):
-            read, cost = (), self.cost(gate, (), parent)
+            parent, read = entry.candidate, ()
+            cost = self.cost(gate, read, parent)
         if not self.budget.affords(cost):
             return self.idle()
-        others = sorted((e for e in active if e is not parent and e.n), key=lambda e: -e.mean)[:6]
+        others = sorted((e for e in active if e is not entry and e.n), key=lambda e: -e.mean)[:6]
         return Proposal(
             self.asked,
             SlotKind.CHILD,
             operator.name,
-            (parent.candidate,),
+            (parent,),
             read,
             gate,
             cost,
-            tuple(self.rejected.get(parent.id, ())[-12:]),
+            tuple(self.rejected.get(entry.id, ())[-12:]),
             tuple(e.candidate for e in others),
         )
+
+    def _shown(self, entry: Entry, draw: Draw) -> Candidate:
+        """Who is read about: what the draw would ship in place of the entry. So what is read is evidence on many items at once."""
+        child = self._composite(entry, draw)
+        if child is None or child.id in self._under_way() or self.guard(child) is not None:
+            return entry.candidate
+        return child
 
     def _lexicase(self, active: Sequence[Entry], random: np.random.Generator) -> Entry:
         """The survivor of val examples in random order: keeps specialists and generalists alike, needs no scalar score."""
@@ -169,14 +191,15 @@ class Planner:
         picked += islice(fresh, self.plan.minibatch - len(picked))
         return tuple((e, 0) for e in picked)
 
-    def _choose_read(self, parent: Entry, operator: Operator, random: np.random.Generator) -> tuple[str, ...]:
-        """Train examples whose lessons the proposer reads: known failures of the parent first, then unseen ones."""
+    def _choose_read(self, parent: Candidate, operator: Operator, random: np.random.Generator) -> tuple[str, ...]:
+        """Train examples whose lessons the proposer reads: known failures of the parent first, then unseen ones, evidence before others."""
         if not operator.reads or not self.train:
             return ()
         order = [self.train[i] for i in random.permutation(len(self.train))]
         known = {e: self.reading[(parent.id, e)] for e in order if (parent.id, e) in self.reading}
         failed = [e for e, lesson in known.items() if (lesson.after.value or 0.0) < 1.0]
-        unseen = [e for e in order if e not in known]
+        studied = self._studied(self.belief.catalogue.row(parent))
+        unseen = sorted((e for e in order if e not in known), key=studied.__contains__)
         take = failed[: operator.reads // 2] if unseen else failed
         return tuple((take + unseen + failed[len(take) :])[: operator.reads])
 
@@ -245,14 +268,19 @@ class Planner:
             cost += more
         return Proposal(self.asked, SlotKind.MEASURE, why, (entry.candidate,), (), tuple(cells), cost)
 
-    def study(self, entry: Entry, proposal: Proposal) -> None:
-        """Note which train examples a new entry was written from: what it does on those is no evidence of what it is worth."""
-        parent = self.archive.get(proposal.parents[0].id)
-        rows = self.belief.catalogue.rows
-        new = set(rows[entry.index]) - set(rows[parent.index])
-        for item in new:
-            self.studied.setdefault(item, frozenset(proposal.read))
-        entry.studied = frozenset().union(parent.studied, proposal.read, *(self.studied[item] for item in new))
+    def study(self, entry: Entry, read: Sequence[str] | None) -> None:
+        """Note which train examples a new entry was written from: what it does on those is no evidence of its worth. None: put together."""
+        row = self.belief.catalogue.rows[entry.index]
+        if read is None:
+            entry.studied = self._studied(row)
+            return
+        parent = self.archive.entries[entry.parent or 0]
+        for item in set(row) - set(self.belief.catalogue.rows[parent.index]):
+            self.studied.setdefault(item, frozenset(read))
+        entry.studied = self._studied(row).union(parent.studied, read)
+
+    def _studied(self, row: Sequence[int]) -> frozenset[str]:
+        return frozenset().union(*(self.studied.get(item, frozenset()) for item in row))
 
     def idle(self) -> Proposal:
         return Proposal(self.asked, SlotKind.IDLE, "idle", ())
@@ -260,7 +288,7 @@ class Planner:
     def _n_with_pending(self, entry: Entry) -> int:
         return entry.n + sum(len(p.gate) for p in self.flying.values() if p.kind is SlotKind.MEASURE and entry.candidate in p.parents)
 
-    def cost(self, gate: Sequence[tuple[str, int]], read: Sequence[str], parent: Entry) -> int:
+    def cost(self, gate: Sequence[tuple[str, int]], read: Sequence[str], parent: Candidate) -> int:
         """Upper bound of what a child slot takes: its gate cells, the lessons still to be read, and baselines nobody has paid yet."""
         baselines, lessons = self._coming()
         unread = [e for e in read if (parent.id, e) not in self.reading and (parent.id, e) not in lessons]

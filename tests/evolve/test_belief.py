@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from gepa_atlas.evolve.compose import compose
 from gepa_atlas.evolve.gaussian import Gaussian
 from gepa_atlas.evolve.items import Catalogue, items_of
 from gepa_atlas.evolve.rng import rng
+from gepa_atlas.evolve.topics import ALIKE, Topics
 from gepa_atlas.types import Candidate, Demo
 
 RULES = ["Cite the order number.", "Answer in capitals only.", "Never mention the weather today.", "Name two sources below."]
@@ -66,7 +69,7 @@ class Population:
         random = rng(len(self.archive), "cells")
         columns = np.sort(random.permutation(60)[:cells])
         for j in columns:
-            self.archive.record(entry, self.ids[j], 0.3 + sum(self.worth[r] for r in rules) + self.sd * random.standard_normal())
+            self.archive.record(entry, self.ids[j], 0.3 + sum(self.worth.get(r, 0.0) for r in rules) + self.sd * random.standard_normal())
         if cells:
             self.belief.learn(entry, columns)
             self.belief.settle()
@@ -135,3 +138,47 @@ def test_an_item_is_about_the_examples_that_share_a_telling_word_with_it() -> No
     assert norway.tolist() == [True, False, True, False, False] and catalogue.share[0] == pytest.approx(0.4)
     assert not parcel.any()  # most questions have that word
     assert items_of(Candidate.of({"a": "One.\nOne.", "b": "One."})) == (("a", "one."), ("b", "one."))
+
+
+@pytest.mark.parametrize("worth", [0.15, -0.15])
+def test_what_an_idea_is_worth_on_average_is_learnt(worth: float) -> None:
+    """Where four ideas helped the fifth is believed in before it is tried, and where they harmed it is doubted."""
+    rules = [f"Rule {n} about {word}." for n, word in enumerate(["parcels", "letters", "stamps", "customs", "weights"])]
+    world = Population(dict.fromkeys(rules, worth), sd=0.05)
+    for rule in rules[:-1]:
+        world.enter([rule], cells=60, parent=world.seed)
+    world.enter([rules[-1]], cells=0, parent=world.seed)
+    assert world.belief.expected().worth[world.item(rules[-1])] * worth > 0.003 * abs(worth)
+
+
+def test_entries_that_are_history_still_say_what_their_items_are_worth() -> None:
+    """All but the seed have retired: their cells count for the lines that they had, and there is no weight for each of them."""
+    world = Population({RULES[0]: 0.2, RULES[1]: -0.2, RULES[2]: 0.15, RULES[3]: -0.1})
+    for rule in RULES:
+        for _ in range(2):
+            world.enter([rule, f"Filler {len(world.archive)}."], parent=world.seed)
+            world.archive.entries[-1].active = False
+    told = world.seed
+    for j in range(30, 60):
+        world.archive.record(told, world.ids[j], 0.3)
+        world.belief.learn(told, np.array([j]))
+        world.belief.settle()
+    worth = world.belief.expected().worth
+    assert sorted(RULES, key=lambda r: -worth[world.item(r)]) == [RULES[0], RULES[2], RULES[3], RULES[1]]
+    assert np.count_nonzero(world.belief._own >= 0) == 1
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=6, unique=True), min_size=1, max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_topics_are_those_of_the_definition(items: list[list[str]]) -> None:
+    topics = Topics()
+    for at, words in enumerate(items):
+        topic = topics.enter(words)
+        seen = Counter(w for item in items[: at + 1] for w in item)
+
+        def weight(bag: set[str], seen: Counter[str] = seen, at: int = at) -> float:
+            return sum(np.log1p((at + 1) / seen[w]) for w in bag)
+
+        shares = {o: weight(set(words) & set(items[o])) / weight(set(words) | set(items[o])) for o in range(at) if topics.of[o] == o}
+        if not any(abs(share - ALIKE) < 1e-9 for share in shares.values()):
+            assert topic == next((o for o, share in shares.items() if share >= ALIKE), at)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gepa_atlas.errors import ContractError
 from gepa_atlas.evolve.engine import Evolution, Plan
+from gepa_atlas.evolve.portfolio import Operator
 from gepa_atlas.evolve.rng import rng
-from gepa_atlas.types import Candidate, Example, Ruling, SlotKind
+from gepa_atlas.types import Attempt, Candidate, Draft, Example, Guidance, Lesson, Outcome, Proposal, Reward, Ruling, SlotKind
 from tests.evolve.sim import OPERATORS, Letters, drive
 
 plans = st.builds(
@@ -95,3 +98,40 @@ def test_a_budget_too_small_for_anything_says_so() -> None:
     assert evolution.verdict is not None and evolution.verdict.ruling is Ruling.INCONCLUSIVE
     assert "1 rollouts" in (evolution.stop_reason or "")
     assert all(d.kind is SlotKind.IDLE for d in decisions)
+
+
+def test_who_is_put_together_to_be_read_about_is_entered_with_what_was_read() -> None:
+    """Its lessons are evidence on it, not on the child that was written from them, and lineage goes through it."""
+    train, val = [f"t{i}" for i in range(40)], [f"v{i}" for i in range(20)]
+    examples = {e: Example(e, e, split="train" if e in train else "val") for e in train + val}
+    seed = Candidate.of({"guidance": "Be brief."})
+    plan = Plan(seed=3, width=2, rollouts=400, operators=(Operator("reflect", 4),), retest=0)
+    evolution = Evolution(plan, [seed], train, val, [])
+    window: deque[Proposal] = deque()
+    composed = []
+    while evolution.phase.value != "done":
+        while evolution.asked - evolution.told < plan.width and (proposal := evolution.ask()) is not None:
+            window.append(proposal)
+        if not window:
+            break
+        proposal = window.popleft()
+        base = proposal.parents[0] if proposal.parents else seed
+        child = proposal.child or base.child("reflect", texts={"guidance": f"{base.text('guidance')}\nRule {proposal.n} of many."})
+        new = proposal.kind is SlotKind.CHILD and proposal.child is None and base.id not in evolution.archive.by_id
+        who = child if proposal.kind is SlotKind.CHILD else base
+        lessons = [_lesson(base, examples[e]) for e in proposal.read] + [_lesson(who, examples[e]) for e, _ in proposal.gate]
+        evolution.tell(proposal, Outcome(Draft(child) if proposal.kind is SlotKind.CHILD else None, tuple(lessons)))
+        if new:
+            shown, entry = evolution.archive.get(base.id), evolution.archive.get(child.id)
+            composed.append(shown)
+            fresh = set(proposal.read) - shown.studied
+            assert shown.n >= len(fresh) and (fresh == set(proposal.read) or len(shown.studied) > len(train) - plan.operators[0].reads)
+            assert set(proposal.read) <= entry.studied and entry.parent == shown.index
+    assert composed
+
+
+def _lesson(candidate: Candidate, example: Example) -> Lesson:
+    value = float(rng(0, candidate.id, example.id).random() < 0.2 + 0.1 * len(candidate.text("guidance").splitlines()))
+    empty = Attempt("")
+    request = (f"{candidate.id} {example.id}",)
+    return Lesson(example, candidate.id, 0, "playbook", empty, Guidance(""), empty, Reward(0.0), Reward(value), requests=request)
