@@ -4,7 +4,7 @@ Ports answer at once, every child is kept, prompts are 1.5 KB and scores continu
 proposal is the mean over the last tenth of the candidates; a system that does not get there in `--limit` seconds is measured where it
 is (`reached`). Bytes are measured in a second run with everything written to disk, at no more than `--bytes-candidates` candidates: what
 the process passed to write calls, over the run directory as it is in the end. Ours is what `gepa-atlas optimize` leaves, run.db and the
-exports; `run_db_ratio` is run.db alone.
+exports; `run_db_ratio` is run.db alone. Every system has one BLAS thread: a second one only waits, and its waiting is processor time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -200,7 +201,8 @@ def cell(system: str, what: str, candidates: int, valset: int, limit: float) -> 
 def _apart(*args: Any) -> dict[str, Any]:
     """The same in a process of its own, so that peak memory is that cell's."""
     code = f"import json; from benchmarks.overhead.__main__ import cell; print('\\n' + json.dumps(cell(*{args!r})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=results.ROOT)
+    one_thread = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=results.ROOT, env=one_thread)
     if done.returncode:
         raise RuntimeError(f"overhead cell {args} failed: {done.stderr.strip().splitlines()[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
