@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def run_cell(packed: Parcel) -> Row:
             row |= _function(packed, Path(place)) if packed.function else _experiment(packed, Path(place))
     except KeyboardInterrupt:
         raise
-    except Exception as error:  # the border of a worker: whatever it was, the sweep goes on and the report names it
+    except (Exception, SystemExit) as error:  # the border of a worker: whatever it was, the sweep goes on and the report names it
         row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return row | {"time": time.perf_counter() - started, "host": socket.gethostname(), "pid": os.getpid()}
 
@@ -148,14 +149,26 @@ def _function(packed: Parcel, place: Path) -> Row:
     found = call(seed=packed.cell.seed, **packed.arguments)
     if not isinstance(found, Mapping):
         raise ConfigError(f"{packed.function} returned a {type(found).__name__}; it returns a mapping of figures, such as {{'gain': 0.1}}")
-    row: Row = {name: found.get(name) for name in _FIGURES if name != "time"} | {"examples": dict(found.get("examples", {}))}
     for name in found:
         if name not in _FIGURES and name != "examples":
             raise ConfigError(f"{packed.function} returned {name!r}, which is no figure; there are {', '.join(_FIGURES)} and examples")
-    for name, value in row.items():
-        if name != "examples" and value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ConfigError(f"{packed.function} returned {name}={value!r}; a figure is a finite number, or None where it is unknown")
-    return row
+    examples = found.get("examples") or {}
+    if not isinstance(examples, Mapping):
+        raise ConfigError(f"{packed.function} returned examples={examples!r}; they are a mapping of an example's id to its gain")
+    row: Row = {name: None if found.get(name) is None else _number(packed, name, found[name]) for name in _FIGURES if name != "time"}
+    return row | {"examples": {str(key): _number(packed, f"examples[{key!r}]", value) for key, value in examples.items()}}
+
+
+def _number(packed: Parcel, name: str, value: Any) -> int | float:
+    """A figure as JSON has it; numpy's numbers are numbers too."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = int(value) if isinstance(value, Integral) else float(value)
+            if math.isfinite(number):
+                return number
+        except OverflowError:
+            pass
+    raise ConfigError(f"{packed.function} returned {name}={value!r}; a figure is a finite number, or None where it is unknown")
 
 
 def _base(packed: Parcel, place: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +23,9 @@ from gepa_atlas.types import digest
 
 # Objective -> whether more of it is better. `cost` is in dollars, `time` in seconds of wall clock.
 OBJECTIVES = {"gain": True, "score": True, "harm": False, "cost": False, "time": False, "tokens": False, "rollouts": False}
+
+
+_MATRIX = 100_000  # combinations
 
 
 class SuiteConfig(Settings):
@@ -58,6 +62,8 @@ class RangeConfig(Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"low and high are finite ({self.low:g} and {self.high:g} are given)")
         if not self.low < self.high:
             raise ValueError(f"low must be below high ({self.low:g} and {self.high:g} are given)")
         if self.log and (self.low <= 0 or self.step is not None):
@@ -72,11 +78,14 @@ class RangeConfig(Settings):
     def endless(self) -> bool:
         return self.step is None and (not self.whole or self.log)
 
+    @property
+    def count(self) -> int:
+        """How many values a range has that is not endless."""
+        return int((self.high - self.low) / (self.step or 1.0) + 1e-9) + 1
+
     def values(self) -> list[int | float]:
         """Every value of a range that is not endless."""
-        step = self.step or 1.0
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        found = [self.low + i * step for i in range(count)]
+        found = [self.low + i * (self.step or 1.0) for i in range(self.count)]
         return [int(v) for v in found] if self.whole else [round(v, 12) for v in found]
 
 
@@ -119,7 +128,7 @@ class SweepConfig(Settings):
     search: SearchConfig = SearchConfig()
     objectives: list[str] = Field(default_factory=lambda: ["gain"], min_length=1)
     backend: BackendConfig = BackendConfig()
-    storage: str | None = None  # an SQLAlchemy URL for several machines; None: a journal in the sweep's folder
+    storage: str | None = None  # an SQLAlchemy URL for several machines, its password as ${NAME}; None: a journal in the sweep's folder
     attempts: int = Field(default=3, ge=1)  # of a cell whose worker is lost
 
     @field_validator("seeds", mode="before")
@@ -129,6 +138,12 @@ class SweepConfig(Settings):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.storage is not None and "${" not in (_password(self.storage) or "${"):
+            raise ValueError(
+                "storage: a password in it would be kept in the sweep's folder; write ${NAME} in its place and set that variable"
+            )
+        if self.name is not None and (not self.name.strip() or self.name in (".", "..") or "/" in self.name):
+            raise ValueError(f"name: {self.name!r} names the sweep's folder; give it without slashes")
         for name in self.objectives:
             if name not in OBJECTIVES:
                 raise ValueError(f"objectives: {name!r} is none; there are {', '.join(OBJECTIVES)}")
@@ -140,6 +155,13 @@ class SweepConfig(Settings):
         if not self.space and self.search.method != "matrix":
             raise ValueError("space: is empty, and there is nothing to search; name settings and their values")
         return self
+
+
+def _password(url: str) -> str | None:
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
 
 
 Value = str | int | float | bool | None
@@ -213,7 +235,7 @@ class Sweep:
         """How many combinations there are; None where a range makes them endless."""
         if any(s.range and s.range.endless for s in self.space):
             return None
-        return math.prod(len(s.labels()) for s in self.space)
+        return math.prod(s.range.count if s.range else len(s.labels()) for s in self.space)
 
     def planned(self) -> int:
         """How many trials there may be."""
@@ -286,6 +308,10 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> Sweep:
         raise ConfigError(f"{path.name}: {str(error).removeprefix(': ')}") from None
     sweep = Sweep(config, path, tuple(_setting(name, given) for name, given in config.space.items()))
     if config.search.method == "matrix":
+        if (size := sweep.size()) is not None and size > _MATRIX:
+            raise ConfigError(
+                f"{path.name}: space: a matrix of {size:,} combinations, of at most {_MATRIX:,}; list fewer, or search with tpe"
+            )
         sweep.combinations()
     _check_cells(sweep)
     return sweep
@@ -329,6 +355,8 @@ def _check_cells(sweep: Sweep) -> None:
     first = {setting.name: _some_label(setting) for setting in sweep.space}
     wanted = [first] + [{**first, s.name: label} for s in sweep.space if s.choices for label, _ in s.choices.values()]
     for name, suite in sweep.config.suites.items():
+        if suite.function is not None:
+            _check_function(f"suites.{name}.function", suite.function, sweep.base_dir)
         for params in wanted:
             cell = sweep.cell(params, name, sweep.config.seeds[0])
             sweep.assigned(cell)
@@ -339,6 +367,15 @@ def _check_cells(sweep: Sweep) -> None:
             except ConfigError as error:
                 shown = ", ".join(f"{k}={v}" for k, v in cell.settings)
                 raise ConfigError(f"suites.{name}{f' with {shown}' if shown else ''}: {error}") from None
+
+
+def _check_function(where: str, function: str, base: Path) -> None:
+    """What can be seen of a function without running its file."""
+    source, _, name = function.rpartition(":")
+    if not source or not name:
+        raise ConfigError(f"{where}: {function!r} must read `path/to/file.py:function` or `module:function`")
+    if source.endswith(".py") and not (base / source).is_file():
+        raise ConfigError(f"{where}: there is no file {str(base / source)!r}; paths start at the directory of the sweep's file")
 
 
 def _some_label(setting: Setting) -> Value:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from gepa_atlas.cluster import BackendConfig, lost_errors, opened
+from gepa_atlas.cluster import BackendConfig, lost_errors, opened, submitter
 from gepa_atlas.sweep.cell import Parcel, Row, run_cell
 
 Done = Callable[[str, Row], None]
@@ -66,6 +66,11 @@ class Pool:
     def _rows(self, parcels: list[Parcel]) -> Iterator[tuple[str, Row]]:
         from joblib import Parallel, delayed, parallel_config
 
+        if self.jobs == 1 and self._config.name == "loky":  # joblib would run them in this process, which a cell could take along
+            submit = submitter(self._config, 1)
+            for packed in parcels:
+                yield submit(_named, packed).result()
+            return
         # Ray's back-end returns lists only, and starts its workers for each: some cells at a time, so that a kill loses no more rows.
         streams = self._config.name != "ray"
         size = len(parcels) if streams else 4 * self.jobs

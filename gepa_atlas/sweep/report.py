@@ -84,15 +84,19 @@ def _importance(study: Study, trials: Sequence[TrialRecord]) -> dict[str, float]
 def table(findings: Findings) -> str:
     """A line a cell, tab-separated, free of clock and machine: two equal sweeps have equal tables."""
     names = list(next((t.settings for t in findings.trials if t.settings), {}))
-    lines = ["\t".join(["trial", "state", *names, "suite", "seed", *_TABLE, "error"])]
+    lines = ["\t".join(map(_on_one_line, ["trial", "state", *names, "suite", "seed", *_TABLE, "error"]))]
     for trial in findings.trials:
         for row in sorted(trial.rows.values(), key=lambda r: (r["suite"], r["seed"])):
             figures = [_plain(row.get(name)) for name in _TABLE]
             settings = [shown(trial.settings[name]) for name in names]
-            lines.append(
-                "\t".join([str(trial.number), trial.state, *settings, row["suite"], str(row["seed"]), *figures, row["error"] or ""])
-            )
+            cells = [str(trial.number), trial.state, *settings, row["suite"], str(row["seed"]), *figures, row["error"] or ""]
+            lines.append("\t".join(map(_on_one_line, cells)))
     return "\n".join(lines) + "\n"
+
+
+def _on_one_line(text: str) -> str:
+    """A text of several lines, or with tabs, as its JSON: settings may be prompts."""
+    return json.dumps(text) if any(c in text for c in "\t\n\r") or len(text.splitlines()) > 1 else text
 
 
 def _plain(value: Any) -> str:
@@ -126,7 +130,10 @@ def best_lines(findings: Findings) -> list[str]:
     lines = []
     for one in [s for s in findings.board if s.front] if len(findings.objectives) > 1 else findings.board[:1]:
         figures = "; ".join(f"{name} {span(one.objectives[name], _UNITS[name])}" for name in findings.objectives)
-        lines += [f"trial {one.trial.number}: {figures}", *(f"  {name} = {shown(value)}" for name, value in one.trial.settings.items())]
+        lines += [
+            f"trial {one.trial.number}: {figures}",
+            *(f"  {name} = {_on_one_line(shown(value))}" for name, value in one.trial.settings.items()),
+        ]
     near = [s for s in findings.board[1:] if s.behind and s.behind.low is not None and s.behind.low <= 0]
     if near and len(findings.objectives) == 1:
         lines.append(f"{len(near)} of {len(findings.board) - 1} others cannot be told apart from it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from gepa_atlas.store.exports import write_json
 from gepa_atlas.sweep.cell import Parcel, Row, marked, parcel
 from gepa_atlas.sweep.config import Cell, Sweep, SweepConfig
 from gepa_atlas.sweep.pool import Pool
-from gepa_atlas.sweep.study import Ledger, opened, pruner
+from gepa_atlas.sweep.study import Ledger, begun, opened, pruner
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -34,31 +35,46 @@ class _Live:
 
 def run_sweep(sweep: Sweep, folder: Path, *, resume: bool = False, take_over: bool = False, progress: Progress | None = None) -> None:
     """Run what is not yet run. Raises ConfigError for a folder that holds another sweep, or one that was begun and `resume` not given."""
-    prepare(sweep, folder, resume=resume)
-    mark = marked(folder)
+    check(sweep, folder, resume=resume)
     say = progress or (lambda row: None)
-    with (
-        opened(sweep, folder) as study,
-        Pool(sweep.config.backend, sweep.config.attempts) as pool,
-        Ledger(sweep, study, folder, take_over=take_over) as ledger,
-    ):
+    with Pool(sweep.config.backend, sweep.config.attempts) as pool, ExitStack() as stack:
+        if sweep.config.storage is None:
+            make(sweep, folder)
+        study = stack.enter_context(opened(sweep, folder))
+        make(sweep, folder)  # once a back-end and a database answer, so that a sweep that cannot begin leaves nothing
+        mark = marked(folder)
+        ledger = stack.enter_context(Ledger(sweep, study, folder, take_over=take_over))
         study.pruner = pruner(sweep)
         work = _Round(sweep, ledger, pool, folder, mark, say)
         while batch := ledger.batch(_batch(sweep.config, pool.jobs)):
             work.run([_Live(trial, ledger.cells(trial)) for trial in batch])
 
 
-def prepare(sweep: Sweep, folder: Path, *, resume: bool) -> None:
-    """Make the folder, or find that it is this sweep's."""
+def check(sweep: Sweep, folder: Path, *, resume: bool) -> None:
+    """Whether the folder is free, or that of this sweep, to go on with. Raises ConfigError."""
     about = folder / ABOUT
     if about.exists() and not resume:
         raise ConfigError(f"{folder}: holds a sweep that was begun; add --resume to go on with it, or choose another folder with --out")
+    if about.exists():
+        name, storage = begun(folder)
+        if (name, storage) != (sweep.name, sweep.config.storage):
+            what = "storage" if name == sweep.name else "name"
+            raise ConfigError(
+                f"{folder}: was begun with another {what}, and its trials lie there; put {what} back, or start anew with --out"
+            )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; choose another folder with --out")
     if not about.exists() and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: is not empty and holds no sweep; choose another folder with --out")
+
+
+def make(sweep: Sweep, folder: Path) -> None:
+    """The folder, with what it is the folder of."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from None
+    about = folder / ABOUT
     if not about.exists():
         storage = sweep.config.storage
         write_json(about, {"name": sweep.name, "storage": storage, "source": str(sweep.path), "objectives": sweep.config.objectives})

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gepa_atlas.configfile import expand
 from gepa_atlas.errors import ConfigError, MissingExtra
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep, Value
@@ -71,7 +72,7 @@ def _same_sweep(sweep: Sweep, study: Study) -> None:
     if changed:
         raise ConfigError(
             f"{changed[0]} is not what this sweep was begun with; put it back, or start another with --out DIR"
-            + (f" and another name ({sweep.name!r} is taken in {sweep.config.storage})" if sweep.config.storage else "")
+            + (f" and another name ({sweep.name!r} is taken in that storage)" if sweep.config.storage else "")
         )
 
 
@@ -204,17 +205,31 @@ def cells_of(attributes: Mapping[str, Any]) -> dict[str, Row]:
     return {key.removeprefix(_CELL): row for key, row in attributes.items() if key.startswith(_CELL)}
 
 
+def begun(folder: Path) -> tuple[str, str | None]:
+    """Name and storage of the sweep that the folder holds. Raises ConfigError where there is none."""
+    try:
+        about = json.loads((folder / "sweep.json").read_text("utf-8"))
+        return about["name"], about["storage"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ConfigError(
+            f"{folder}: holds no sweep (there is no sweep.json that can be read); give the folder that `gepa-atlas sweep` wrote"
+        ) from None
+
+
 @contextmanager
 def reading(folder: Path) -> Iterator[Study]:
     """The study of a folder, for looking only. Raises ConfigError where there is none."""
     import optuna
 
-    try:
-        about = json.loads((folder / "sweep.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(f"{folder}: holds no sweep (there is no sweep.json); give the folder that `gepa-atlas sweep` wrote") from None
-    with _storage(about["storage"], folder) as storage:
-        yield optuna.load_study(storage=storage, study_name=about["name"])
+    name, url = begun(folder)
+    if url is None and not (folder / JOURNAL).exists():
+        raise ConfigError(f"{folder}: its {JOURNAL} is gone, which held what the sweep found; run it again with --out DIR")
+    with _storage(url, folder) as storage:
+        try:
+            study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            raise ConfigError(f"{folder}: its storage knows no sweep {name!r}; was it removed there? Run it again with --out DIR") from None
+        yield study
 
 
 # -- optuna's parts ---------------------------------------------------------------------------------------------------
@@ -248,7 +263,7 @@ def _database(url: str) -> RDBStorage:
         raise MissingExtra("storage: a database", "sweep") from None
     shown = f"{url.partition('://')[0]}://..."  # an address may hold a password
     try:
-        return RDBStorage(url)
+        return RDBStorage(expand({"storage": url}, os.environ, "storage").tree["storage"])
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise ConfigError(f"storage: {shown} is no address of a database ({_line(error)}); write postgresql+psycopg://...") from None
     except sqlalchemy.exc.SQLAlchemyError as error:

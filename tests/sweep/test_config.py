@@ -49,7 +49,13 @@ TOY = {"suites": {"toy": str(ROOT / "configs/examples/toyworld.yaml")}}
         ({"suites": {}}, "suites"),
         ({"suites": {"a": {"config": "x.yaml", "function": "y.py:f"}}}, "give one of the two"),
         ({"suites": {"a": "missing.yaml"}}, "no such file"),
+        ({"suites": {"a": {"function": "missing.py:f"}}}, "there is no file"),
+        ({"suites": {"a": {"function": "worlds.py"}}}, "must read `path/to/file.py:function`"),
         ({"jobs": 3}, "jobs: unknown key"),
+        ({"space": {"x": {"low": 1, "high": 1e9}}}, "a matrix of 1,000,000,000 combinations"),
+        ({"space": {"x": {"low": 1, "high": float("inf")}}}, "finite"),
+        ({"storage": "postgresql+psycopg://me:hunter22@127.0.0.1:9/x"}, "write ${NAME} in its place"),
+        ({"name": "../../elsewhere"}, "without slashes"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(made: Made, keys: dict[str, Any], said: str) -> None:
@@ -70,9 +76,16 @@ def test_a_command_that_cannot_begin_leaves_nothing(made: Made, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("nonsense", "is no address of a database"), ("postgresql+psycopg://me:hunter22@127.0.0.1:9/x", "cannot be reached")],
+    [
+        ("nonsense", "is no address of a database"),
+        ("postgresql+psycopg://me:${SWEEP_PASSWORD}@127.0.0.1:9/x", "cannot be reached"),
+        ("postgresql+psycopg://me:${NO_SUCH_PASSWORD}@127.0.0.1:9/x", "NO_SUCH_PASSWORD"),
+    ],
 )
-def test_a_storage_that_is_none(sweep_of: Callable[..., Sweep], tmp_path: Path, url: str, said: str) -> None:
+def test_a_storage_that_is_none(
+    sweep_of: Callable[..., Sweep], tmp_path: Path, url: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_PASSWORD", "hunter22")
     with pytest.raises(ConfigError, match=said) as error, opened(sweep_of(storage=url), tmp_path):
         pass
     assert "hunter22" not in str(error.value) and "\n" not in str(error.value)

@@ -18,7 +18,7 @@ import pytest
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.sweep import study
 from gepa_atlas.sweep.config import Sweep
-from gepa_atlas.sweep.report import read_findings, table
+from gepa_atlas.sweep.report import best_lines, read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
 
 from .conftest import Made
@@ -47,8 +47,10 @@ def test_a_matrix_runs_every_cell_once(sweep_of: Callable[..., Sweep], tmp_path:
     assert run(sweep, tmp_path / "out", resume=True) == before and len(log.read_text().splitlines()) == 12  # nothing is run again
 
 
-def test_a_poisoned_cell_fails_alone(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
-    run_sweep(sweep_of("poisoned", space={"x": [0, 1, 2, 3, 4, 5]}), tmp_path / "out")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_poisoned_cell_fails_alone(sweep_of: Callable[..., Sweep], tmp_path: Path, jobs: int) -> None:
+    backend = {"name": "loky", "jobs": jobs}
+    run_sweep(sweep_of("poisoned", space={"x": [0, 1, 2, 3, 4, 5]}, backend=backend), tmp_path / "out")
     found = read_findings(tmp_path / "out")
     errors = {t.settings["x"]: t.errors for t in found.trials if t.errors}
     assert found.counts["complete"] == 4 and found.counts["failed"] == 2
@@ -59,6 +61,39 @@ def test_a_lost_worker_changes_nothing(sweep_of: Callable[..., Sweep], tmp_path:
     plain = run(sweep_of("lost_once", {"mark": str(tmp_path)}), tmp_path / "one")  # the mark exists: nothing is lost
     assert run(sweep_of("lost_once", {"mark": str(tmp_path / "mark")}), tmp_path / "two") == plain
     assert (tmp_path / "mark").exists()
+
+
+def test_labels_of_several_lines_stay_on_one(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    labels = ["a\tb", "c\nd", "e\u2028f", "plain", [1, [2]], {"k": "v\n"}, "long " * 700]
+    text = run(sweep_of(space={"prompt": labels, "x": [3]}), tmp_path / "out")
+    rows = [line.split("\t") for line in text.splitlines()]
+    assert len(rows) == 1 + len(labels) and len({len(row) for row in rows}) == 1
+    assert rows[1][2] == '"a\\tb"' and rows[4][2] == "plain"
+    assert all("\n" not in line for line in best_lines(read_findings(tmp_path / "out")))
+
+
+def test_a_sweep_that_cannot_begin_leaves_nothing(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    url = f"sqlite:///{tmp_path}/x.db"
+    run_sweep(sweep_of(space={"x": [1]}, name="taken", storage=url), tmp_path / "one")
+    for keys, said in [
+        ({"storage": "sqlite:////no/such/folder/x.db"}, "cannot be reached"),
+        ({"backend": {"name": "dask", "address": "tcp://127.0.0.1:9"}}, "no dask cluster answers"),
+        ({"storage": url, "name": "taken"}, "space is not what this sweep was begun with"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            run_sweep(sweep_of(space={"x": [1, 2]}, **keys), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_whose_sweep_is_gone(tmp_path: Path) -> None:
+    for content, said in [("{}", "holds no sweep"), ("[1]", "holds no sweep"), ('{"name": "x", "storage": null}', "study.journal is gone")]:
+        (tmp_path / "sweep.json").write_text(content)
+        with pytest.raises(ConfigError, match=said):
+            read_findings(tmp_path)
+    (tmp_path / study.JOURNAL).touch()
+    with pytest.raises(ConfigError, match="knows no sweep 'x'"):
+        read_findings(tmp_path)
 
 
 @pytest.mark.chaos
@@ -147,6 +182,8 @@ def test_what_a_sweep_refuses_to_go_on_with(sweep_of: Callable[..., Sweep], tmp_
         run_sweep(sweep_of(space={"x": [1, 3]}), out, resume=True)
     with pytest.raises(ConfigError, match=r"suites\.world is not what"):
         run_sweep(sweep_of(params={"centre": 1.0}, space={"x": [1, 2]}), out, resume=True)
+    with pytest.raises(ConfigError, match="was begun with another storage"):
+        run_sweep(sweep_of(space={"x": [1, 2]}, storage=f"sqlite:///{tmp_path}/x.db"), out, resume=True)
     with pytest.raises(ConfigError, match="holds no sweep"):
         run_sweep(sweep_of(), tmp_path)
 
@@ -154,8 +191,11 @@ def test_what_a_sweep_refuses_to_go_on_with(sweep_of: Callable[..., Sweep], tmp_
 def test_a_cell_without_the_figure_that_counts_has_failed(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
     run_sweep(sweep_of(objectives=["gain", "cost"], space={"x": [1]}), tmp_path / "out")
     assert "the price of a call is not known" in read_findings(tmp_path / "out").trials[0].errors[0]
-    run_sweep(sweep_of("nonsense", space={"what": ["misspelt", "nan", "list", "nothing"]}), tmp_path / "two")
-    errors = [t.errors[0] for t in read_findings(tmp_path / "two").trials]
-    assert [next(w for w in ("'win'", "gain=nan", "a list", "no gain is known") if w in e) for e in errors] == [
-        "'win'", "gain=nan", "a list", "no gain is known",
-    ]  # fmt: skip
+    said = {
+        "misspelt": "'win'", "nan": "gain=nan", "list": "a list", "nothing": "no gain is known", "true": "gain=True", "huge": "gain=1000",
+        "examples": "examples['a']='x'", "no examples": "examples=[1]", "exit": "SystemExit: 3",
+    }  # fmt: skip
+    run_sweep(sweep_of("nonsense", space={"what": [*said, "numpy"]}), tmp_path / "two")
+    *bad, good = read_findings(tmp_path / "two").trials
+    assert all(said[str(trial.settings["what"])] in trial.errors[0] for trial in bad) and len(bad) == len(said)
+    assert good.state == "complete" and good.rows["world/0"]["gain"] == 0.5 and good.rows["world/0"]["examples"] == {"1": 0.5}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def bowl(settings: dict[str, Any], seed: int, centre: float = 3.0) -> dict[str, Any]:
@@ -50,4 +53,11 @@ def lost_once(settings: dict[str, Any], seed: int, mark: str) -> dict[str, Any]:
 
 
 def nonsense(settings: dict[str, Any], seed: int) -> Any:
-    return {"misspelt": {"win": 1}, "nan": {"gain": float("nan")}, "list": [1], "nothing": {}}[settings["what"]]
+    if settings["what"] == "exit":
+        sys.exit(3)
+    return {
+        "misspelt": {"win": 1}, "nan": {"gain": float("nan")}, "list": [1], "nothing": {}, "true": {"gain": True},
+        "huge": {"gain": 10**400},
+        "examples": {"gain": 0.1, "examples": {"a": "x"}}, "no examples": {"gain": 0.1, "examples": [1]},
+        "numpy": {"gain": np.float32(0.5), "rollouts": np.int64(3), "examples": {1: np.float64(0.5)}},
+    }[settings["what"]]  # fmt: skip
