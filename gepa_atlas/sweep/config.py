@@ -100,7 +100,7 @@ class SearchConfig(Settings):
     trials: int | None = Field(default=None, ge=1)
     cells: int | None = Field(default=None, ge=1)  # never passed; with a pruner it pays for more trials than it would run to the end
     pruner: Literal["none", "wilcoxon", "hyperband"] = "none"
-    startup: int = Field(default=10, ge=1)  # random trials before TPE learns
+    startup: int = Field(default=10, ge=1)  # trials spread over the space before TPE learns
     batch: int | None = Field(default=None, ge=1)  # trials that are asked for together; None: jobs, in a matrix four times that
     seed: int = Field(default=0, ge=0)
 

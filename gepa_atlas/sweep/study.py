@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -22,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_atlas.configfile import expand
 from gepa_atlas.errors import ConfigError, MissingExtra
+from gepa_atlas.evolve.rng import rng
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep, Value
 from gepa_atlas.types import digest
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage, RDBStorage
@@ -60,7 +63,7 @@ def _study(sweep: Sweep, storage: BaseStorage) -> Study:
     except DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=sweep.name, sampler=optuna.samplers.RandomSampler(0))
         _same_sweep(sweep, study)
-    _plan_matrix(sweep, study)
+    _plan(sweep, study)
     return study
 
 
@@ -76,12 +79,36 @@ def _same_sweep(sweep: Sweep, study: Study) -> None:
         )
 
 
-def _plan_matrix(sweep: Sweep, study: Study) -> None:
-    """Every combination waits in the storage, once: two processes that begin together may both put one there, and the later is dropped."""
-    if sweep.config.search.method == "matrix" and not study.user_attrs.get(_PLANNED):
-        for params in sweep.combinations():
+def _plan(sweep: Sweep, study: Study) -> None:
+    """What is known from the start waits in the storage, once: every combination of a matrix, the startup trials of a TPE search.
+
+    Two processes that begin together may both put one there; the later is dropped when it is asked for.
+    """
+    if not study.user_attrs.get(_PLANNED):
+        for params in _known_from_the_start(sweep):
             study.enqueue_trial(params, skip_if_exists=True)
         study.set_user_attr(_PLANNED, True)
+
+
+def _known_from_the_start(sweep: Sweep) -> Iterator[dict[str, Value]]:
+    search = sweep.config.search
+    if search.method == "matrix":
+        return sweep.combinations()
+    count = min(search.startup, sweep.planned()) if search.method == "tpe" else 0
+    columns = {s.name: _spread(s, count, rng(search.seed, "startup", s.name)) for s in sweep.space}
+    return ({name: values[i] for name, values in columns.items()} for i in range(count))
+
+
+def _spread(setting: Setting, count: int, draw: Generator) -> list[Value]:
+    """`count` values of a setting, each part of it as often as any other, in an order of their own (a Latin hypercube)."""
+    given = setting.range
+    if given is not None and given.endless:
+        low, high = (math.log(given.low), math.log(given.high)) if given.log else (given.low, given.high)
+        places = [low + (high - low) * (i + draw.random()) / count for i in draw.permutation(count)]
+        numbers = [min(given.high, max(given.low, math.exp(p) if given.log else p)) for p in places]
+        return [round(n) for n in numbers] if given.whole else [float(n) for n in numbers]
+    labels = setting.labels()
+    return [labels[i] for _ in range(-(-count // len(labels))) for i in draw.permutation(len(labels))][:count]
 
 
 class Ledger:
