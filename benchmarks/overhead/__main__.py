@@ -88,6 +88,8 @@ def atlas_engine(candidates: int, valset: int, limit: float) -> dict[str, Any]:
             window.append(proposal)
         cpu += time.process_time() - begin
         proposal = window.pop(0)
+        for candidate in proposal.parents:
+            numbers.setdefault(candidate.id, len(numbers))
         if proposal.kind is SlotKind.CHILD:
             child = proposal.child or proposal.parents[0].child("reflect", texts={"guidance": _text(len(numbers))})
             numbers.setdefault(child.id, len(numbers))

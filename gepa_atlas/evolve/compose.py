@@ -69,7 +69,8 @@ def written(base: Candidate, catalogue: Catalogue, added: Sequence[int], gone: A
             continue
         pieces = p.split(text)
         out = {catalogue.items[i][1] for i in gone if catalogue.items[i][0] == name}
-        pieces = p.drop(pieces, [at for at, piece in enumerate(pieces) if p.bare(piece.text).casefold() in out])
+        if out:
+            pieces = p.drop(pieces, [at for at, piece in enumerate(pieces) if p.bare(piece.text).casefold() in out])
         for item in added:
             if catalogue.items[item][0] == name:
                 pieces = p.insert(pieces, len(pieces), catalogue.text[item])

@@ -57,6 +57,7 @@ class Catalogue:
         self.items: list[Item] = []
         self.text: list[str] = []  # as first written
         self.rows: list[tuple[int, ...]] = []  # items of each entry
+        self._rows: dict[str, tuple[int, ...]] = {}  # by candidate id: taking texts apart is most of the work
         self.fixed: list[bool] = []  # whether nothing is composed with or without it
         self.topics = Topics()  # of items that say nearly the same
         self.demos: dict[str, Demo] = {}  # by example id
@@ -87,7 +88,10 @@ class Catalogue:
 
     def row(self, candidate: Candidate) -> tuple[int, ...]:
         """Numbers of the candidate's items, new ones numbered on the way."""
-        row = tuple(self._number(item) for item in items_of(candidate, self.whole))
+        known = self._rows.get(candidate.id)
+        if known is not None:
+            return known
+        row = self._rows[candidate.id] = tuple(self._number(item) for item in items_of(candidate, self.whole))
         if len(self.text) < len(self.items):
             written = {(name, line.casefold()): line for name, text in candidate.texts for line in p.texts(text)}
             self.text += [written.get(item, item[1]) for item in self.items[len(self.text) :]]

