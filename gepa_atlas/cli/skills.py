@@ -35,7 +35,7 @@ def list_(
     memory: Store = None,
     operation: Operation = None,
     all_: Annotated[bool, typer.Option("--all", help="Also items of which nothing is sure.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10**9, help="How many, at most.")] = 20,
     json_: Json = False,
 ) -> None:
     """List verified items, the surest first, and harmful ones."""
@@ -52,7 +52,7 @@ def search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Words that an item should have.")],
     memory: Store = None,
     operation: Operation = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10**9, help="How many, at most.")] = 20,
     json_: Json = False,
 ) -> None:
     """Find items by their words, the best match first."""

@@ -82,7 +82,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     failed: Failed = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10**9, help="How many, at most.")] = 20,
     json_: Json = False,
 ) -> None:
     """List traces, newest first; with a bound on reward or delta, the largest first."""
@@ -157,7 +157,7 @@ def export(
     since: Since = None,
     until: Until = None,
     failed: Failed = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="How many, at most: the first of `list`.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=10**9, help="How many, at most: the first of `list`.")] = None,
     atlas: Annotated[bool, typer.Option("--atlas", help="Lessons too as session traces of ATLAS's SDK (.jsonl).")] = False,
     json_: Json = False,
 ) -> None:

@@ -193,6 +193,8 @@ def stats(memory: str | None, operation: str | None, window: int, *, as_json: bo
     if as_json:
         typer.echo(json.dumps({"operations": counted, "judges": judged, "drift": [one.to_json() for one in found]}, indent=2))
         return
+    if not counted:
+        typer.echo("no traces of this operation" if operation else "no traces yet; `gepa-atlas traces import RUN` adds those of a run")
     for row in counted:
         states = ", ".join(f"{row[name]} {name}" for name in STATES if row[name])
         reward, delta = (" unknown" if row[name] is None else f"{row[name]:+.3f}" for name in ("reward", "delta"))

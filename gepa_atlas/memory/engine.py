@@ -49,8 +49,9 @@ def _address(url: str) -> sa.URL:
         address = sa.make_url(url)
     except (SQLAlchemyError, ValueError):
         raise ConfigError("memory.url: is no address; give the path of an SQLite file, or postgresql://user@host/database") from None
-    if address.password:
-        remember(address.password)
+    address = _with_its_password_apart(address)
+    if "@" in f"{address.host}{address.database}" and address.drivername != "sqlite":
+        raise ConfigError("memory.url: has more than one @; write an @ of the user's name or password as %40, and a / as %2F")
     if address.drivername == "sqlite":
         if not address.database or address.database == ":memory:":
             raise ConfigError("memory.url: names no file; give sqlite:///path/of/memory.db, or just the path")
@@ -58,6 +59,16 @@ def _address(url: str) -> sa.URL:
     if address.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return address.set(drivername="postgresql+psycopg")
     raise ConfigError(f"memory.url: {address.drivername!r} is no store of traces; use an SQLite file or postgresql://user@host/database")
+
+
+def _with_its_password_apart(address: sa.URL) -> sa.URL:
+    """A password among the parameters becomes the password of the address, which is never shown."""
+    given = address.query.get("password")
+    if given is not None:
+        address = address.difference_update_query(["password"]).set(password=given if isinstance(given, str) else given[-1])
+    if address.password:
+        remember(address.password)
+    return address
 
 
 def _sqlite(path: Path, create: bool) -> sa.Engine:

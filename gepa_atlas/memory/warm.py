@@ -1,7 +1,7 @@
 """What a new run starts from: the winner of an earlier run as one more seed, and items of the skill library for the operator `recall`.
 
 `--warm-start RUN` names the run; `auto` takes those of the store whose questions are most like the new ones. Tasks are compared by text
-statistics alone: the cosine of the shares of questions that have a word, where a word counts by its rarity. No network, no model.
+statistics alone: the cosine of the shares of questions that have a word. No network, no model.
 """
 
 from __future__ import annotations
@@ -47,17 +47,20 @@ class WarmStart:
 def warm_start(memory: Memory, examples: Sequence[Example], run_id: str | None) -> WarmStart:
     """From one run, or with None from the most similar operations. Demonstrations are kept only where the new train split has them, so
     that nothing held out is shown."""
+    questions = [x.question for x in examples]
     if run_id is not None:
-        near = [(_operation_of(memory, run_id), 1.0)]
+        near = [(_operation_of(memory, run_id), 1.0)]  # named, so what it learned counts in full, however unlike the tasks are
+        likeness = cosine(shares(questions), _shares_of(memory, near[0][0]))
         found = _verdicts(memory, sa.and_(s.runs.c.run_id == run_id))
     else:
-        near = similar(memory, [x.question for x in examples])
+        near = similar(memory, questions)
+        likeness = max((like for _, like in near), default=0.0)
         found = _verdicts(memory, s.runs.c.operation.in_([name for name, _ in near]))
     skills = [(skill, likeness) for name, likeness in near for skill in library(memory, name)]
     vocabulary = Counter(w for x in examples for w in set(words(f"{x.question} {x.context}")))
     items: list[dict[str, Any]] = [
-        {"component": skill.component, "text": skill.text, "worth": skill.low * likeness * _relevance(skill.text, vocabulary)}
-        for skill, likeness in skills
+        {"component": skill.component, "text": skill.text, "worth": skill.low * like * _relevance(skill.text, vocabulary)}
+        for skill, like in skills
         if skill.finding == "verified" and ":" not in skill.component
     ]
     items = sorted((item for item in items if item["worth"] > 0), key=lambda item: (-item["worth"], item["text"]))[:_ITEMS]
@@ -66,20 +69,21 @@ def warm_start(memory: Memory, examples: Sequence[Example], run_id: str | None) 
     runs = tuple(row["run_id"] for row in found[:_SEEDS]) or ((run_id,) if run_id else ())
     names = tuple(name for name, _ in near)
     asked, searched = _asked(memory, names, examples)
-    return WarmStart(runs, names, max((like for _, like in near), default=0.0), tuple(seeds), tuple(items), harmful, asked, searched)
+    return WarmStart(runs, names, likeness, tuple(seeds), tuple(items), harmful, asked, searched)
 
 
 def similar(memory: Memory, questions: Sequence[str]) -> list[tuple[str, float]]:
     """Operations whose questions are like these, most alike first, with the cosine; those below SIMILAR are left out."""
-    t = s.traces.c
-    stored: dict[str, list[str]] = {}
-    for row in memory.rows(sa.select(t.operation).distinct()):
-        asked = sa.select(t.question).where(t.operation == row["operation"]).order_by(t.created.desc(), t.seq.desc()).limit(10 * _QUESTIONS)
-        stored[row["operation"]] = list(dict.fromkeys(found["question"] for found in memory.rows(asked)))[:_QUESTIONS]
-    bags = {name: shares(asked) for name, asked in stored.items()}
     new = shares(questions)
-    found = [(name, cosine(new, bag)) for name, bag in sorted(bags.items())]
+    names = sorted(row["operation"] for row in memory.rows(sa.select(s.traces.c.operation).distinct()))
+    found = [(name, cosine(new, _shares_of(memory, name))) for name in names]
     return sorted([(name, likeness) for name, likeness in found if likeness >= SIMILAR], key=lambda pair: (-pair[1], pair[0]))
+
+
+def _shares_of(memory: Memory, operation: str) -> dict[str, float]:
+    t = s.traces.c
+    newest = sa.select(t.question).where(t.operation == operation).order_by(t.created.desc(), t.seq.desc()).limit(10 * _QUESTIONS)
+    return shares(list(dict.fromkeys(row["question"] for row in memory.rows(newest)))[:_QUESTIONS])
 
 
 def shares(questions: Iterable[str]) -> dict[str, float]:

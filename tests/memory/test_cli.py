@@ -50,6 +50,7 @@ def test_from_import_to_export(place: Path, capsys: pytest.CaptureFixture[str]) 
     counted = json.loads(said(capsys, "traces", "stats", "--json"))
     assert {row["operation"]: row["traces"] for row in counted["operations"]} == {"shop": 11, "helpdesk-key": 1}
     assert "quarantined" in said(capsys, "traces", "stats")
+    assert "no traces of this operation" in said(capsys, "traces", "stats", "--operation", "nobody's")
 
 
 def test_skills(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +77,7 @@ BAD_LATER = {
     "list --kind song": "there are lesson and session",
     "list --since yesterday": "is no time",
     "list --min-delta nan": "finite number",
+    "list --limit 99999999999999999999": "less than or equal to",
     "show 00": "no such trace",
     "review approved": "name the traces, or give filters",
     "review approved x --operation y": "one of the two",

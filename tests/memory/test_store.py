@@ -150,6 +150,8 @@ def test_what_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_shows_no_password(postgres: object) -> None:
     said = refusal("postgresql://me:hunter22hunter22@127.0.0.1:9/none")
     assert "127.0.0.1" in said and "hunter22" not in said
+    for address in ("me@127.0.0.1:9/none?password=hunter22%21", "me:a@hunter22@127.0.0.1:9/none", "me:a@b/hunter22@127.0.0.1:9/none"):
+        assert "hunter22" not in refusal(f"postgresql://{address}"), address
 
 
 def test_rewards_that_are_no_rewards_never_become_zero() -> None:

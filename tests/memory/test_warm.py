@@ -58,6 +58,8 @@ def test_seeds_come_from_runs_that_shipped(tmp_path: Path) -> None:
         found = warm_start(memory, examples(PARCELS[20:]), None)
         assert found.seeds == (candidate(PAYS),) and found.runs == (kept,)
         assert warm_start(memory, examples(PARCELS[20:]), lost).seeds == ()
+        named, unlike = (warm_start(memory, examples(new), kept) for new in (PARCELS[20:], SUMS[20:]))
+        assert named.similarity > 0.5 > unlike.similarity and named.seeds == unlike.seeds, "a run that is named may be unlike, and says so"
         with pytest.raises(ConfigError, match="not in this memory"):
             warm_start(memory, examples(PARCELS[20:]), "nobody")
 
