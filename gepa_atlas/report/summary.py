@@ -49,12 +49,14 @@ def claims(record: RunRecord) -> list[str]:
     found = [f"{note[:1].upper()}{note[1:]}." for note in (n.rstrip(".") for n in record.notes) if note]
     if verdict.winner is None or verdict.winner.after is None:
         found.append("There is no held-out result: nothing is known of how the prompt does on examples that the search did not use.")
+    elif record.challenger.id == record.seed.id:
+        found.append("No gain was put to the held-out test: the search found nothing to send there beside the seed prompt.")
     elif verdict.gain_low is not None and verdict.gain_high is not None and verdict.gain_low <= 0.0 <= verdict.gain_high:
         found.append("The interval of the gain holds zero: that there is a gain at all cannot be claimed.")
     if verdict.winner is not None and 0 < verdict.winner.scored < verdict.winner.planned:
         missing = verdict.winner.planned - verdict.winner.scored
         found.append(f"{missing} of {verdict.winner.planned} held-out examples could not be scored; the figures are over the others.")
-    if verdict.judge_error is None and verdict.pairs:
+    if gain_text(record) and verdict.judge_error is None:
         found.append("How much of the interval is the judges' own noise is not known.")
     found.append("Figures of the search (select) split chose the prompt, so they flatter it: they are not performance.")
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gepa_atlas.report.summary import closing, gain_text, sentence, spend_text
+from gepa_atlas.report.summary import claims, closing, gain_text, sentence, spend_text
 from gepa_atlas.report.traces import write_traces
 from gepa_atlas.testing.conformance import HOSTILE, toy_lesson
 from gepa_atlas.testing.toyworld import ToyWorld
@@ -77,3 +77,9 @@ def test_the_closing_lines_say_everything() -> None:
         "Prompts: /runs/x/optimized_prompts.json",
     ]
     assert spend_text(Usage(calls=1)) == "1 calls, 0 tokens, no price, 0.0 s of answering"
+
+
+def test_no_interval_is_spoken_of_where_nothing_was_compared() -> None:
+    kept = " ".join(claims(record(SEED_WON, challenger=SEED)))
+    assert "No gain was put to the held-out test" in kept and "interval" not in kept
+    assert "holds zero" in " ".join(claims(record(UNSURE)))
