@@ -104,13 +104,15 @@ def _run(tree: dict[str, Any], directory: Path, *, kept: bool) -> Optimized:
     from gepa_atlas.cli.session import export, remembered, to_record
     from gepa_atlas.config import from_tree
     from gepa_atlas.loop import Silent
+    from gepa_atlas.observe.observing import observing
     from gepa_atlas.report.prompts import optimized_prompts
     from gepa_atlas.secrets import watch_environment
 
     watch_environment()
     loaded = from_tree(tree, Path.cwd() / "optimize()")
-    experiment = build_experiment(loaded)
-    result = remembered(loaded, experiment, directory, Silent(), warnings.warn)
+    with observing(loaded.config.observe, Silent(), warnings.warn) as live:
+        experiment = build_experiment(loaded, on_call=live.on_call)
+        result = remembered(loaded, experiment, directory, live, warnings.warn)
     record = to_record(result, notes(loaded, experiment.dataset))
     if kept:
         export(record, result, loaded)

@@ -23,6 +23,7 @@ from gepa_atlas.datasource import NAMED
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.legacy import PLANNER, modernise
 from gepa_atlas.memory.config import MemoryConfig, memory_block
+from gepa_atlas.observe.config import ObserveConfig
 from gepa_atlas.settings import Settings, load
 from gepa_atlas.types import digest
 
@@ -124,6 +125,7 @@ class AtlasConfig(Settings):
     trace_storage: str | None = None  # a copy of traces.jsonl; the run directory always has one
     run_dir: str | None = None  # default: runs/<name of the configuration file>
     memory: MemoryConfig | None = None  # where what is learned is kept across runs; `on`, `off`, an address, or a mapping
+    observe: ObserveConfig | None = None  # who is told what the run does: spans, metrics, experiment trackers
     warm_start: WarmStartConfig | None = None
 
     @field_validator("memory", mode="before")
@@ -337,7 +339,7 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"source", "concurrency", "backend", "output", "trace_storage", "run_dir", "budget", "retry", "memory"})
+_FREE = frozenset({"source", "concurrency", "backend", "output", "trace_storage", "run_dir", "budget", "retry", "memory", "observe"})
 _BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "fixed_prompts", "data"})
 
 

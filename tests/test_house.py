@@ -23,7 +23,7 @@ LEVELS = {
     "tape": 2, "wire": 2, "data": 2, "datafile": 2, "datasource": 2, "llm": 2, "connectors": 2, "rim": 2, "propose": 2, "store": 2,
     "classroom": 3, "protocols": 3, "loop": 3, "experiment": 3,
     "endpoints": 0, "loops": 0, "openai_server": 2, "addresses": 2,
-    "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4, "ui": 4,
+    "report": 4, "handoff": 4, "ship": 4, "gate": 4, "memory": 4, "ui": 4, "observe": 4,
     "bridges": 5,
     "train": 6,  # it builds the student and the judges of an optimization run from that run's configuration
     "check": 6, "config": 6, "legacy": 6, "legacy_agents": 6, "dotenv": 6, "build": 6, "cli": 6, "testing": 6,
@@ -65,6 +65,7 @@ GUESTS = {
     "langchain_core": {"connectors"}, "mcp": {"connectors"}, "mcp_types": {"connectors"}, "datasets": {"datasource"},
     "gepa": {"bridges"}, "regex": {"rim"}, "tenacity": {"calls", "lanes"}, "typer": {"cli"},
     "yaml": {"configfile", "rim", "datasource", "report"}, "jinja2": {"report", "sweep"}, "markupsafe": {"report"},
+    "opentelemetry": {"observe"}, "prometheus_client": {"observe"}, "mlflow": {"observe"}, "wandb": {"observe"}, "trackio": {"observe"},
     "plotly": set(),  # read as a file, never imported
 }  # fmt: skip
 LIGHT = {"typer", "yaml", "rich"}  # may be imported at the top of their module

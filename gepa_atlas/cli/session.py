@@ -24,6 +24,7 @@ from gepa_atlas.errors import AtlasError, ConfigError
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.stats import scorecard
 from gepa_atlas.loop import Experiment, Result
+from gepa_atlas.observe.observing import observing
 from gepa_atlas.report.evidence import Evidence, credits
 from gepa_atlas.report.html import page
 from gepa_atlas.report.ledger import slots_of
@@ -47,11 +48,12 @@ def run_search(loaded: Loaded, mode: Mode, warm_start: str | None = None) -> int
     watcher = Watcher(make_view(mode))
     try:
         loaded = loaded if warm_start is None else warmed(loaded, warm_start)
-        experiment = build_experiment(loaded, on_call=watcher.on_call)
-        _refuse_red(static_rows(loaded))
-        said = tuple(row.said for row in advice(build_student(loaded)))
-        watcher.notes = (*notes(loaded, experiment.dataset), *said, *last_estimate(loaded, experiment))
-        result = remembered(loaded, experiment, loaded.run_dir, watcher, lambda said: typer.echo(said, err=True))
+        with observing(loaded.config.observe, watcher, watcher.view.note) as live:
+            experiment = build_experiment(loaded, on_call=both(watcher.on_call, live.on_call))
+            _refuse_red(static_rows(loaded))
+            said = tuple(row.said for row in advice(build_student(loaded)))
+            watcher.notes = (*notes(loaded, experiment.dataset), *said, *last_estimate(loaded, experiment))
+            result = remembered(loaded, experiment, loaded.run_dir, live, lambda said: typer.echo(said, err=True))
         record = to_record(result, notes(loaded, experiment.dataset))
         watcher.view.finish(record, export(record, result, loaded))
     except KeyboardInterrupt:  # loop.Interrupted, or a signal before or after the search
@@ -78,6 +80,14 @@ def remembered(loaded: Loaded, experiment: Experiment, directory: Path, observer
         if live.problem is not None:
             say(f"not all of this run is in the memory ({live.problem}); `gepa-atlas traces import {directory}` adds the rest")
     return result
+
+
+def both(one: Callable[[CallEvent], None], other: Callable[[CallEvent], None]) -> Callable[[CallEvent], None]:
+    def told(event: CallEvent) -> None:
+        one(event)
+        other(event)
+
+    return told
 
 
 def _refuse_red(rows: list[Row]) -> None:

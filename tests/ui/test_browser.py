@@ -85,7 +85,7 @@ def test_a_run_is_watched_from_its_start_to_its_report(runs: Path, tab: Opener) 
     """The list shows it by itself, its page moves by itself, and the end brings verdict and report: no reload anywhere."""
     seen, phone = tab(), tab("phone", "dark")
     page, small = seen.open(), phone.open()
-    run = start_run(runs / "toy", 240, 0.12)
+    run = start_run(runs / "toy", 150, 0.1)
     page.wait_for_selector("text=toy >> visible=true", timeout=60_000)
     seen.shot("list-desktop-light")
     page.click("a:text-is('toy')")
