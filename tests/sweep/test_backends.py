@@ -23,7 +23,7 @@ from gepa_atlas.sweep.runner import run_sweep
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "configs" / "sweeps" / "toyworld.yaml"
-SMALL = ["space.minibatch=[3]", "suites.toyworld.set.max_metric_calls=120", "seeds=3"]  # 12 cells
+SMALL = ["suites.toyworld.set.max_metric_calls=60"]  # its 24 cells, and a fifth of their rollouts
 
 
 def small(backend: str = "loky") -> Sweep:
@@ -70,6 +70,23 @@ def test_a_worker_killed_half_way_changes_nothing(name: str, expected: str, tmp_
 
     run_sweep(small(f"{{name: {name}, jobs: 2{where}}}"), tmp_path / "out", progress=kill)
     assert killed and table(read_findings(tmp_path / "out")) == expected
+
+
+@pytest.mark.chaos
+def test_a_sweep_killed_half_way_goes_on_to_the_same_table(expected: str, tmp_path: Path) -> None:
+    words = ["sweep", str(TOY), "--out", str(tmp_path / "out"), "--set", "backend={name: loky, jobs: 2}"]
+    command = [sys.executable, "-c", "from gepa_atlas.start import main; main()", *words, *(w for s in SMALL for w in ("--set", s))]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    assert process.stderr is not None
+    for _ in range(1 + 9):  # what is planned, and nine cells
+        assert process.stderr.readline()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert read_findings(tmp_path / "out").counts["complete"] < 8
+    ran: list[dict[str, Any]] = []
+    run_sweep(small("{name: loky, jobs: 2}"), tmp_path / "out", resume=True, progress=ran.append)
+    assert table(read_findings(tmp_path / "out")) == expected and 0 < len(ran) <= 24 - 9
 
 
 def test_a_cell_runs_on_another_disk_from_what_it_carries(expected: str, tmp_path: Path) -> None:
