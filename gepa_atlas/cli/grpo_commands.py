@@ -15,7 +15,7 @@ from gepa_atlas.dotenv import load_env_files
 from gepa_atlas.store.lock import alive, owner
 from gepa_atlas.train import runner
 from gepa_atlas.train.config import LoadedTrain, load_train_config
-from gepa_atlas.train.fields import check_fields
+from gepa_atlas.train.fields import check_fields, require_extra
 from gepa_atlas.train.report import build_report, records
 from gepa_atlas.train.stages import chain
 from gepa_atlas.train.surroundings import prepare
@@ -63,7 +63,9 @@ def launching(processes: int, vllm_gpus: int, cpu: bool) -> dict[str, Any]:
 
 def run(loaded: LoadedTrain, *, first: str | None, until: str | None, quiet: bool, as_json: bool) -> int:
     prepare(loaded.config, loaded.base_dir)
-    check_fields(loaded.config)
+    if any(stage.seeded for stage in runner.part_of(chain(loaded.config), first, until)):  # export and validate need no trl
+        require_extra()
+        check_fields(loaded.config)
     try:
         ran = runner.run(loaded, first=first, until=until, progress=Lines(quiet or as_json))
     except KeyboardInterrupt:

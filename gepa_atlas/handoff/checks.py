@@ -231,6 +231,7 @@ def manifest_checks(report: Report, manifest: Mapping[str, Any], digests: Mappin
     said = manifest.get("files", {})
     changed = [name for name, digest in digests.items() if said.get(name) != digest]
     report.add("manifest", "error", changed, "a file is not the one that manifest.json was written for; export again")
+    sft = sft and manifest.get("source", {}).get("kind") != "sessions"  # those have no baseline: GRPO begins without a warm-up
     nothing = [name for name in ("grpo_train", *(["sft"] if sft else [])) if not rows.get(name)]
     report.add("rows", "error", nothing, "nothing is left to train on; loosen the filters of handoff, or set sft.enabled: false")
     freedom = manifest.get("noise", {}).get("degrees_of_freedom", 0)

@@ -143,12 +143,12 @@ class Export:
         self.pairs = selection.pairs(self.usable.kept, config)
         self.labelled = selection.labelled(self.usable.kept, config, evidence.bases)
         self.from_candidates = self.candidate_rows(train)
-        if sft and not self.top.kept and not self.from_candidates.kept:
+        if sft and not self.top.kept and not self.from_candidates.kept and self.source.kind != "sessions":
             why = _counted(self.usable.removed, self.top.removed, self.removed)
-            raise DataError(
-                f"{self.source.traces}: no lesson is good enough for SFT ({why}); "
-                f"lower handoff.min_delta ({config.min_delta:g}) or handoff.z ({config.z:g}), or set sft.enabled: false"
-            )
+            looser = f"lower handoff.min_delta ({config.min_delta:g}) or handoff.z ({config.z:g})"
+            if config.review != "off" and not self.usable.removed:
+                looser = f"review lessons, or loosen handoff.review ({config.review})"
+            raise DataError(f"{self.source.traces}: no lesson is good enough for SFT ({why}); {looser}, or set sft.enabled: false")
 
     def candidate_rows(self, train: list[Example]) -> selection.Selection:
         """Under `playbook`, train tasks without a lesson of their own get the guidance of the candidates that did best on val."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,15 @@ MOVED = {
     "max_seq_length": "it is sft.max_length",
     "evaluation_strategy": "it is eval_strategy",
 }
+
+
+NEEDED = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets")
+
+
+def require_extra() -> None:
+    """Raise MissingExtra unless every package of the extra [train] is there. Imports none of them."""
+    if any(importlib.util.find_spec(name) is None for name in NEEDED):
+        raise MissingExtra("training", "train")
 
 
 def trainer_fields(config: TrainConfig) -> dict[str, tuple[str, str]]:

@@ -74,7 +74,8 @@ def planned_counts(config: TrainConfig, rows: Mapping[str, list[Any]], asked: Ma
         "grpo_completions": steps * a_step,
         "eval_rows": measured * per_question + asked["regression"] * models(config),
     }
-    gate = 2 * min(GATE_TASKS, counts["tasks_val"]) if config.sft.enabled and config.sft.mini_gate else 0
+    warm = config.sft.enabled and config.sft.mini_gate and counts["sft"] > 0
+    gate = 2 * min(GATE_TASKS, counts["tasks_val"]) if warm else 0
     runs = counts["baseline_runs"] + counts["grpo_completions"] + counts["eval_rows"] + gate + asked["underspecified"]
     return counts | {"student_runs_max": runs}
 
@@ -94,8 +95,10 @@ def guided_cells(config: TrainConfig) -> list[str]:
 
 def sft_steps(config: TrainConfig, rows: int) -> int:
     """Optimizer steps, as the trainer counts them: the last batch of an epoch may be smaller."""
-    if config.sft.max_steps is not None or not rows:
-        return config.sft.max_steps or 0
+    if not rows:
+        return 0
+    if config.sft.max_steps is not None:
+        return config.sft.max_steps
     batches = math.ceil(rows / (config.sft.batch_size * config.launch.processes))
     return math.ceil(math.ceil(batches / config.sft.gradient_accumulation) * config.sft.epochs)
 

@@ -10,6 +10,7 @@ from gepa_atlas.handoff import validator
 from gepa_atlas.handoff.prompts import Turn
 from gepa_atlas.handoff.workspace import StageResult, Workspace
 from gepa_atlas.train.config import TrainConfig
+from gepa_atlas.train.fields import require_extra
 from gepa_atlas.train.weights import base_folder, load_tokenizer
 
 
@@ -36,6 +37,7 @@ class ChatTokens:
 def validate(work: Workspace, config: TrainConfig) -> StageResult:
     """Check the hand-off. Without the extra [train] the checks in tokens are skipped, and said to be."""
     try:
+        require_extra()
         tokenizer = ChatTokens(load_tokenizer(base_folder(work, config), config.model))
     except MissingExtra as missing:
         work.progress.note(f"lengths in tokens are not checked: {missing}")

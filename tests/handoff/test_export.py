@@ -175,7 +175,7 @@ def test_what_does_not_belong_to_the_run_is_refused(what: str, said: str, taught
 def test_a_failed_export_leaves_the_earlier_one(taught: Path, tmp_path: Path) -> None:
     export(taught, tmp_path)
     before = bytes_of(tmp_path)
-    with pytest.raises(DataError, match=r"no lesson is good enough for SFT \(.*lower handoff.min_delta"):
+    with pytest.raises(DataError, match=r"no lesson is good enough for SFT \(.*review lessons, or loosen handoff.review \(golden\)"):
         export(taught, tmp_path, min_delta=1.0, z=3.0, max_uncertainty=1e-9, top_per_task=1, review="golden")
     assert bytes_of(tmp_path) == before
     (tmp_path / "handoff" / ".export-left").mkdir()  # by a process that was killed
