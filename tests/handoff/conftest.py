@@ -54,7 +54,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
             reflection_lm=school.model("reflection"),
             protocol="lesson",
             operators=["reflect"],
-            max_metric_calls=150,
+            max_metric_calls=250,
         )
     return directory
 
