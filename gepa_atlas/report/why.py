@@ -99,6 +99,15 @@ def lines(found: Why) -> Iterator[str]:
             yield f"  {example}: {after:.2f}" + _quote(found.words.get(example))
     elif made is not None:
         yield "Motivated by no lesson: this operator reads texts and train data only"
+    if made is None and found.test is None and not found.against_seed.pairs:
+        yield "The others are compared with it, so it is compared with nothing itself"
+    else:
+        yield from _compared(found)
+    for slot in found.history:
+        yield f"Slot {slot.n} ({slot.decision.operator}): {slot.decision.reason}"
+
+
+def _compared(found: Why) -> Iterator[str]:
     yield "On the search (select) split, which chose it:"
     if found.parents:
         yield f"  against its parent: {found.against_parent.text()}"
@@ -108,8 +117,6 @@ def lines(found: Why) -> Iterator[str]:
     yield "On the held-out test: " + ("it was not sent there" if found.test is None else f"{found.test.text()} against the seed")
     if found.test is not None:
         yield from _examples(found.test)
-    for slot in found.history:
-        yield f"Slot {slot.n} ({slot.decision.operator}): {slot.decision.reason}"
 
 
 def _find(known: Mapping[str, Candidate], name: str, ledger: Ledger) -> Candidate:

@@ -86,6 +86,7 @@ def test_why_counts_only_what_both_were_scored_on() -> None:
 def test_why_of_the_seed_is_its_text() -> None:
     text = "\n".join(lines(why(LEDGER, (SEED,), SEED.id)))
     assert "the prompt it started from" in text and "Answer." in text
+    assert "compared with nothing" in text and "not sent there" not in text, "the seed is on the held-out test beside every winner"
 
 
 def test_why_works_before_the_end() -> None:
