@@ -30,7 +30,9 @@ class Shelf:
             if not (directory / "run.db").is_file():
                 self._known.pop(name, None)
                 return None
-            return self._known.setdefault(name, Watched(directory))
+            if name not in self._known:
+                self._known[name] = Watched(directory)
+            return self._known[name]
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each run, newest first. One that cannot be read is listed with the reason."""

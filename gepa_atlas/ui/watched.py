@@ -34,7 +34,8 @@ class Watched:
 
     def _begin(self) -> None:
         self._tail = Tail(self.directory)
-        self._limits = _limits(self.directory)
+        self._limits: dict[str, Any] = {}
+        self._gain: dict[str, Any] | None = None
         self._slots: list[dict[str, Any]] = []
         self._scores: _Scores = {}
         self._seed = self._best = ""
@@ -60,6 +61,8 @@ class Watched:
         for row in self._tail.more():
             self._row += 1
             self._take(row)
+        self._limits = _limits(self.directory)  # a resume may have raised them
+        self._gain = self._measured()
 
     def state(self) -> dict[str, Any]:
         """Where the run stands: status, figures, spend, traffic. Everything that is not known is null."""
@@ -76,7 +79,7 @@ class Watched:
                 "rollouts": calls["rollouts"],
                 "told": len(self._slots),
                 "candidates": len({d["candidate_id"] for d in self._slots if d["status"] != Status.NOT_ADDED.value and d["candidate_id"]}),
-                "gain": self._gain(),
+                "gain": self._gain,
                 "course": _thinned(self._course),
                 "spend": {role: _spent(role, calls) for role in sorted(calls["usage"].keys() | calls["by_role"].keys())},
                 "traffic": self._traffic(status),
@@ -126,7 +129,7 @@ class Watched:
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
-    def _gain(self) -> dict[str, Any] | None:
+    def _measured(self) -> dict[str, Any] | None:
         """Of the verdict on held-out examples once there is one; until then of the best so far over the seed, on the search split."""
         if self._finish is not None:
             verdict = self._finish["verdict"]
