@@ -139,7 +139,9 @@ class Watched:
         mean, low, high, pairs = paired_gain(ours, seed)
         if not pairs:
             return None
-        return {"split": "val", "mean": mean, "low": low, "high": high, "pairs": pairs, "candidate": self._best}
+        if self._best == self._seed:
+            low = high = None  # it is not compared with itself
+        return {"split": "val", "mean": mean, "low": low, "high": high, "pairs": pairs, "is_seed": self._best == self._seed}
 
     def _mean_gain(self) -> float | None:
         ours, seed = self._means(self._best), self._means(self._seed)

@@ -100,6 +100,7 @@ function showState(state) {
   put("h-best", test ? "Held-out test" : "Best so far");
   put("gain", gainText(g));
   put("gain-said", !g ? "" : test ? "paired with the seed, 95 % interval; below: the best of the search split over rollouts"
+    : g.is_seed ? "Nothing is better than the seed yet."
     : `over the seed on ${g.pairs} examples of the search split, 95 % interval. It chooses the prompt; what the prompt is worth, the held-out test says.`);
   spark(state.course);
   const limit = state.limits.rollouts;
