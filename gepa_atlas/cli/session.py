@@ -99,12 +99,12 @@ def _refuse_red(rows: list[Row]) -> None:
 
 def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
     """Write the files of a finished run, and the copies the configuration asks for; returns them by what they hold."""
-    prompts, traces = optimized_prompts(record), list(trace_rows(result.lessons))
+    prompts = optimized_prompts(record)
     names = {"Prompts": PROMPTS, "Traces": TRACES, "Report": REPORT, "Report (text)": MARKDOWN}
     files = {what: result.directory / name for what, name in names.items()}
     evidence = to_evidence(record, result)
     write_json(files["Prompts"], prompts)
-    write_jsonl(files["Traces"], traces)
+    write_jsonl(files["Traces"], trace_rows(result.lessons))
     atomic_write(files["Report"], page(evidence))
     atomic_write(files["Report (text)"], markdown(evidence))
     if loaded.config.output is not None:
@@ -112,7 +112,7 @@ def export(record: RunRecord, result: Result, loaded: Loaded) -> dict[str, str]:
         write_json(files["Prompts (copy)"], prompts)
     if loaded.config.trace_storage is not None:
         files["Traces (copy)"] = Path(loaded.config.trace_storage)
-        write_jsonl(files["Traces (copy)"], traces)
+        write_jsonl(files["Traces (copy)"], trace_rows(result.lessons))
     return {what: str(path) for what, path in files.items()}
 
 

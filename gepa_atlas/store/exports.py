@@ -22,8 +22,15 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
     Text is scrubbed and written as UTF-8, a lone surrogate as its JSON escape. Raises StoreFull when the disk
     refuses, ConfigError when the path cannot be written. The file's mode is 0600.
     """
-    target = Path(path)
-    data = scrub(content).encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    _replace(Path(path), [_encoded(content) if isinstance(content, str) else content])
+
+
+def _encoded(text: str) -> bytes:
+    return scrub(text).encode("utf-8", "backslashreplace")
+
+
+def _replace(target: Path, pieces: Iterable[bytes]) -> None:
+    """Write the pieces one after the other, and put them in the place of `target` when all are safe."""
     temporary = ""
     try:
         if target.exists() and not target.is_file():
@@ -31,15 +38,17 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
             raise ConfigError(f"{target}: cannot be written (it is not a regular file); choose the path of a file")
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        temporary = ""
         _sync_directory(target.parent)
     except OSError as error:
+        raise refused(target, error) from None
+    finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise refused(target, error) from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -47,8 +56,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
-    """One JSON document a line."""
-    atomic_write(path, "".join(json.dumps(scrub_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    """One JSON document a line; `rows` are taken one at a time, so they may be more than memory holds."""
+    _replace(Path(path), (_encoded(json.dumps(scrub_json(row), ensure_ascii=False, allow_nan=False) + "\n") for row in rows))
 
 
 def refused(path: Path, error: OSError) -> AtlasError:

@@ -8,7 +8,8 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -343,3 +344,22 @@ def test_a_full_disk_is_a_full_store() -> None:
     with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as file:
         file.write(b"x")
     assert isinstance(refused(Path("x"), caught.value), StoreFull)
+
+
+def test_lines_are_written_as_they_come_and_whole_or_not_at_all(tmp_path: Path) -> None:
+    def rows(until: int) -> Iterator[dict[str, str]]:
+        for i in range(until):
+            yield {"text": f"{i} " * 5000}
+        if until < 1000:
+            raise RuntimeError("the lessons end here")
+
+    path = tmp_path / "traces.jsonl"
+    tracemalloc.start()
+    write_jsonl(path, rows(1000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    before = path.read_bytes()
+    assert before.count(b"\n") == 1000 and peak < len(before) / 10
+    with pytest.raises(RuntimeError):
+        write_jsonl(path, rows(10))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["traces.jsonl"]
