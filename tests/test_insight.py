@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from gepa_atlas import secrets
 from gepa_atlas.cli import run
 from gepa_atlas.store.view import RunView
 
@@ -49,6 +50,20 @@ def test_report_writes_the_same_again(one: Path, capsys: pytest.CaptureFixture[s
     before = {name: (one / name).read_bytes() for name in ("report.html", "report.md", "optimized_prompts.json", "traces.jsonl")}
     said(capsys, "report", one)
     assert {name: (one / name).read_bytes() for name in before} == before
+
+
+def test_a_configuration_that_lost_a_secret_says_who_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("SOME_API_KEY", "When a ticket names lilug")
+    run_dir = made(tmp_path / "secret")
+    capsys.readouterr()
+    assert run(["report", str(run_dir)]) == 2
+    said_so = capsys.readouterr().err
+    assert "other values of: operator_options" in said_so and "writes the report too" in said_so and said_so.count("\n") == 1
+    (run_dir / "report.md").unlink()
+    assert made(run_dir) == run_dir and (run_dir / "report.md").exists()
 
 
 @pytest.mark.parametrize("answer", [0, 1])

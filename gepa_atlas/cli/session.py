@@ -20,7 +20,7 @@ from gepa_atlas.check.verdicts import full_marks
 from gepa_atlas.cli.check import last_estimate
 from gepa_atlas.cli.warm import warmed
 from gepa_atlas.config import Loaded, load_resolved
-from gepa_atlas.errors import AtlasError, ConfigError
+from gepa_atlas.errors import AtlasError, ConfigError, RunChanged
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.stats import scorecard
 from gepa_atlas.loop import Experiment, Result
@@ -132,7 +132,10 @@ def replay(directory: Path) -> Result:
     with RunView.read(directory) as run:
         if run.status != "finished":
             raise ConfigError(f"{directory}: the run is {run.status}, not finished; the same `gepa-atlas optimize` command goes on with it")
-    return loop.run(build_experiment(load_resolved(directory)), directory)
+    try:
+        return loop.run(build_experiment(load_resolved(directory)), directory)
+    except RunChanged as error:  # so it is where a secret stood in the configuration: config.json has it cut out
+        raise RunChanged(f"{error} (`gepa-atlas optimize` with the configuration of the run writes the report too, without a call)") from None
 
 
 class Watcher:

@@ -44,7 +44,8 @@ def list_(
     with _opened(memory) as store:
         found = skills.library(store, operation)
     sure = [skill for skill in found if all_ or skill.finding != "unclear"][:limit]
-    _print(sure, f"nothing is sure of {len(found)} items that were tried; --all shows them", as_json=json_)
+    tried = f"nothing is sure of {len(found)} items that were tried; --all shows them"
+    _print(sure, tried if found else "no item was tried yet; `gepa-atlas traces import RUN` adds those of a run", as_json=json_)
 
 
 @app.command("search")

@@ -156,7 +156,10 @@ def _bench(run: dict[str, Any], limits: Limits) -> tuple[reviews.Judge, str]:
 
     with tempfile.TemporaryDirectory(prefix="gepa_atlas_") as place:
         (Path(place) / "config.json").write_text(json.dumps(run["config"]), encoding="utf-8")
-        loaded = load_resolved(Path(place))
+        try:
+            loaded = load_resolved(Path(place))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{place}/config.json", f"the configuration of run {run['run_id']}")) from None
     usd, tokens, minutes = limits
     given = {"dollars": usd, "tokens": tokens, "seconds": None if minutes is None else minutes * 60}
     budget = load(BudgetConfig, given, "budget")

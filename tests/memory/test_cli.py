@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gepa_atlas.cli import run
+from gepa_atlas.cli.traces_commands import _bench
+from gepa_atlas.errors import ConfigError
 from gepa_atlas.memory.store import Memory
 
 from .lines import lesson_line, session_line
@@ -60,6 +62,7 @@ def test_skills(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(said(capsys, "skills", "list", "--all").splitlines()) == 3
     (found,) = json.loads(said(capsys, "skills", "search", "order", "--json"))
     assert found["finding"] == "verified" and found["low"] > 0
+    assert "no item was tried yet" in said(capsys, "skills", "list", "--operation", "nobody's")
     shown = said(capsys, "skills", "show", found["item_id"][:10])
     assert "Cite the order." in shown and "helped" in shown
 
@@ -138,3 +141,9 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
             arguments[arguments.index("ID")] = json.loads(capsys.readouterr().out)[0]["id"]
         assert name == "gepa-atlas"
         assert run(arguments) == 0, command
+
+
+def test_a_promotion_names_the_run_whose_variable_is_missing() -> None:
+    tree = {"source": "x.yaml", "agents": {"student": {"provider": "http.api", "params": {"headers": {"A": "${NOT_SET_ANYWHERE}"}}}}}
+    with pytest.raises(ConfigError, match=r"^the configuration of run r7: agents.*NOT_SET_ANYWHERE"):
+        _bench({"run_id": "r7", "config": tree, "judges": ""}, (None, None, None))
