@@ -135,7 +135,8 @@ def replay(directory: Path) -> Result:
     try:
         return loop.run(build_experiment(load_resolved(directory)), directory)
     except RunChanged as error:  # so it is where a secret stood in the configuration: config.json has it cut out
-        raise RunChanged(f"{error} (`gepa-atlas optimize` with the configuration of the run writes the report too, without a call)") from None
+        who = "`gepa-atlas optimize` with the configuration of the run writes the report too, without a call"
+        raise RunChanged(f"{error} ({who})") from None
 
 
 class Watcher:
