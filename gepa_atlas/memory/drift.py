@@ -56,10 +56,11 @@ class Drift:
 
 
 def points(rows: Iterable[dict[str, Any]]) -> list[Point]:
-    """Points in the order of time, from rows with operation, kind, run_id, example_id, id, before, after, created."""
+    """Points in the order of time, from rows, newest first, with operation, kind, run_id, example_id, id, before, after, created. Rows of
+    one file or run often share a moment: among those, what came in last is the newest."""
     cells: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     found: list[Point] = []
-    for row in rows:
+    for row in reversed(list(rows)):
         if row["kind"] == "session":
             found.append(Point(row["operation"], row["created"], None, row["after"], float(row["after"] is None)))
         else:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gepa_atlas.memory import drift
+from gepa_atlas.memory import drift, query, rows
 from gepa_atlas.memory.drift import Point
+from gepa_atlas.memory.store import Memory
+
+from .lines import session_line
 
 
 def series(seed: int, operation: str, n: int, change: float = 0.0, window: int = 50) -> list[Point]:
@@ -52,10 +57,19 @@ def test_the_baseline_does_not_know_the_window() -> None:
 
 def test_a_point_is_an_example_of_a_run_or_a_session() -> None:
     row = {"operation": "op", "kind": "lesson", "run_id": "r", "example_id": "e", "id": "1", "before": 0.0, "after": 1.0, "created": 1.0}
-    rows = [row, {**row, "id": "2", "after": None, "created": 2.0}, {**row, "run_id": "s", "created": 3.0}]
-    rows += [{**row, "kind": "session", "id": str(n), "after": 0.5, "before": None, "created": 4.0 + n} for n in range(2)]
-    found = drift.points(rows)
+    lines = [row, {**row, "id": "2", "after": None, "created": 2.0}, {**row, "run_id": "s", "created": 3.0}]
+    lines += [{**row, "kind": "session", "id": str(n), "after": 0.5, "before": None, "created": 4.0 + n} for n in range(2)]
+    found = drift.points(lines)
     assert [(p.before, p.reward, p.unscored) for p in found] == [(0.0, None, 0.5), (0.0, None, 0.0), (None, 0.5, 0.0), (None, 0.5, 0.0)]
+
+
+def test_what_came_in_last_is_now(tmp_path: Path) -> None:
+    """Sessions of one file often share a moment."""
+    lines = [session_line(task=f"q{n}", score=0.9 if n < 40 else 0.2, learning_key="op") for n in range(80)]
+    with Memory.open(str(tmp_path / "m.db")) as memory:
+        memory.add([rows.session(line, "op", 7.0, n) for n, line in enumerate(lines)])
+        (found,) = [one for one in drift.watch(drift.points(query.newest(memory, "op")), 40) if one.figure == "reward"]
+    assert found.alarm and (found.was, found.now) == pytest.approx((0.9, 0.2))
 
 
 def test_mann_whitney_agrees_with_a_permutation_test() -> None:
