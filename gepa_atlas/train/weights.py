@@ -13,6 +13,8 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +88,27 @@ def quiet() -> None:
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def readable(folder: Path, what: str) -> Iterator[None]:
+    """Files of a model that transformers cannot read are a ConfigError that names the folder."""
+    jinja2: Any = importlib.import_module("jinja2")
+    safetensors: Any = importlib.import_module("safetensors")
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, jinja2.TemplateError, safetensors.SafetensorError) as error:
+        why = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"model: the {what} in {folder} cannot be read ({type(error).__name__}: {why}); give a folder that save_pretrained wrote"
+        ) from error
+
+
 def load_tokenizer(folder: Path, model: ModelConfig) -> Any:
-    """The tokenizer, padding on the left as generation needs it. Raises ConfigError when it has no chat template."""
+    """The tokenizer, padding on the left as generation needs it. Raises ConfigError when it has no chat template, or no readable one."""
     transformers: Any = importlib.import_module("transformers")
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    with readable(folder, "tokenizer"):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        if tokenizer.chat_template is not None:
+            tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
     if tokenizer.chat_template is None:
         raise ConfigError(f"model: {folder.name} has no chat template; take an instruct model, or add chat_template.jinja to its folder")
     if tokenizer.pad_token_id is None:
@@ -103,9 +122,10 @@ def load_base(folder: Path, model: ModelConfig) -> Any:
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     more: dict[str, Any] = {"attn_implementation": model.attn_implementation} if model.attn_implementation else {}
-    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code, **more
-    )
+    with readable(folder, "weights"):
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code, **more
+        )
     room = loaded.config.get_text_config().max_position_embeddings
     if model.context > room:
         raise ConfigError(f"model.context: {model.context} tokens do not fit {folder.name}, whose context is {room}; lower it")

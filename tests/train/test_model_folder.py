@@ -1,0 +1,40 @@
+"""Folders that are no model, or no longer one: a line that names the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.train import weights
+from gepa_atlas.train.config import ModelConfig
+from tests.train import room
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tokenizer.json", None),
+        ("tokenizer.json", "x"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "["),
+        ("config.json", "{"),
+        ("chat_template.jinja", "{% for x in %}"),
+        ("chat_template.jinja", "{{ raise_exception('no') }}"),
+        ("model.safetensors", None),
+        ("model.safetensors", "torn"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, text: str | None, tmp_path: Path) -> None:
+    room.handoff(tmp_path)
+    config = room.config(model={"tiny": {"pretrain_steps": 0, "hidden": 8, "heads": 2, "layers": 1}})
+    folder = weights.base_folder(room.workspace(tmp_path, "validate"), config)
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+    model = ModelConfig(source="pretrained", id=str(folder), context=96)
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        weights.load_tokenizer(folder, model)
+        weights.load_base(folder, model)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
