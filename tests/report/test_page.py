@@ -150,6 +150,7 @@ def test_every_verdict_has_a_page(verdict: Any) -> None:
 def test_the_search_split_is_never_called_performance(hostile: Evidence) -> None:
     for text in (html.page(hostile).decode(), markdown(hostile)):
         assert "is not performance" in text
+    assert "gain against length" in html.page(hostile).decode(), "the axis is tokens, or characters where no tokens are known"
 
 
 def test_markdown_keeps_foreign_text_inside_its_fences(hostile: Evidence) -> None:
