@@ -62,9 +62,11 @@ class Channel:
 
 
 class Registry:
-    """One registry directory. Reading makes nothing; the first change makes the directories."""
+    """One registry directory. Reading makes nothing; the first change makes the directories. ConfigError where it is a file."""
 
     def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"registry {root}: this is a file; give the directory of the registry, or a new name")
         self.root = root
 
     # -- reading ----------------------------------------------------------------------------------------------------

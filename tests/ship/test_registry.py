@@ -71,6 +71,12 @@ def test_nothing_to_roll_back(registry: Registry) -> None:
         registry.rollback("teacher")
 
 
+def test_a_file_is_no_registry(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ConfigError, match="this is a file"):
+        Registry(tmp_path / "notes").operations()
+
+
 def test_a_refused_bundle_leaves_what_serves(registry: Registry, made: dict[str, Path]) -> None:
     with pytest.raises(GateRefused, match="the base stays"):
         registry.promote(made["bad"])
