@@ -188,7 +188,7 @@ def test_a_key_shows_who_signed(made: dict[str, Path], registry: Registry, tmp_p
     registry.promote(signed)
     with pytest.raises(GateRefused, match="signed without a key"):
         registry.promote(made["a"])  # an operation that was signed with a key stays so
-    monkeypatch.setenv("GATE_KEY", "x" * 32)
+    monkeypatch.setenv("GATE_KEY", "key-of-the-gate-5f1c9b2e7a")
     assert wrong(document, sums.verify(signed)) == ["its signature is not by the key in GATE_KEY"]
     monkeypatch.delenv("GATE_KEY")
     with pytest.raises(ConfigError, match="GATE_KEY"):
