@@ -37,32 +37,35 @@ class Outcome:
         return not (self.lost or self.double or self.torn or self.torn_after_a_kill or self.changed)
 
 
-def write(url: str, processes: int, count: int, kills: int, seed: int = 0, pause: float = 4.0) -> Outcome:
-    """`kills` SIGKILLs at random moments, about `pause` seconds apart while writers live; a killed writer starts from its beginning."""
+def write(url: str, processes: int, count: int, kills: int, seed: int = 0) -> Outcome:
+    """`kills` SIGKILLs spread over the work by what is in the store, not by the clock; a killed writer starts from its beginning."""
     draw = random.Random(seed)
     Memory.open(url).close()
     began = time.monotonic()
     running = {w: _start(url, w, count) for w in range(processes)}
-    done: set[int] = set()
-    killed = torn = 0
-    while len(done) < processes:
-        time.sleep(draw.uniform(0.3, 1.7) * pause if killed < kills else 0.2)
-        for w, process in list(running.items()):
-            if process.poll() is not None:
-                if process.returncode != 0:
-                    raise RuntimeError(f"writer {w} ended with {process.returncode}")
-                done.add(w)
-                del running[w]
-        if running and killed < kills:
-            w = draw.choice(sorted(running))
-            if running[w].poll() is None:
+    moments = [(at + draw.random()) / (kills + 1) * 0.8 * processes * count for at in range(kills)]  # a tenth is the same for all
+    torn = killed = 0
+    with Memory.open(url) as memory:
+        while running:
+            time.sleep(0.02)
+            for w, process in list(running.items()):
+                if process.poll() is not None:
+                    if process.returncode != 0:
+                        raise RuntimeError(f"writer {w} ended with {process.returncode}")
+                    del running[w]
+            if running and killed < kills and _written(memory) >= moments[killed]:
+                w = draw.choice(sorted(running))
                 running[w].send_signal(signal.SIGKILL)
-                running[w].wait()
-                killed += 1
-                torn += _torn(url)
-                running[w] = _start(url, w, count)
+                if running[w].wait() == -signal.SIGKILL:
+                    killed += 1
+                    torn += _torn(url)
+                    running[w] = _start(url, w, count)
     seconds = time.monotonic() - began
     return _checked(url, processes, count, seconds, killed, torn)
+
+
+def _written(memory: Memory) -> int:
+    return int(next(iter(memory.rows(sa.select(sa.func.count().label("n")).select_from(s.traces))))["n"])
 
 
 def _start(url: str, writer: int, count: int) -> subprocess.Popen[bytes]:

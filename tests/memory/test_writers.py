@@ -12,7 +12,7 @@ from gepa_atlas.memory.store import Memory
 
 @pytest.mark.chaos
 def test_writers_that_are_killed_lose_and_repeat_nothing(url: str) -> None:
-    outcome = writers.write(url, processes=3, count=900, kills=3, seed=5, pause=1.0)
+    outcome = writers.write(url, processes=3, count=900, kills=3, seed=5)
     assert outcome.kills == 3
     assert outcome.written == 3 * 810 + 90
     assert outcome.sound, outcome
