@@ -177,9 +177,10 @@ def test_a_deadline_ends_the_search_and_replays(stage: Stage, room: Path) -> Non
 
 def test_a_damaged_run_is_refused_and_not_touched(stage: Stage, room: Path) -> None:
     stage.done(*command(room, "run", 0.0))
-    content = (room / "run" / "run.db").read_bytes()
-    assert b'"verdict"' in content  # in a row: a bit of a page that nothing uses is no damage
-    (room / "run" / "run.db").write_bytes(content.replace(b'"verdict"', b'"verdikt"'))
+    whole = (room / "run" / "run.db").read_bytes()
+    content = whole.replace(b'"verdict"', b'"verdikt"')  # in a row: a bit of a page that nothing uses is no damage
+    assert content != whole
+    (room / "run" / "run.db").write_bytes(content)
     for arguments in (command(room, "run", 0.0), ["runs", "show", room / "run"], ["report", room / "run"]):
         damaged = stage.run(*arguments)
         assert damaged.code == 4 and "is damaged" in damaged.line
