@@ -53,11 +53,12 @@ class SuiteConfig(Settings):
 
 
 class RangeConfig(Settings):
-    """Numbers from low to high, both included. Whole numbers where low, high and step are; `log` searches the exponent."""
+    """Numbers from low to high, both included. Whole numbers where low, high and step are written as such: 0 to 9 has ten values, 0.0 to
+    9.0 has no end of them. `log` searches the exponent."""
 
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0)
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(default=None, gt=0)
     log: bool = False
 
     @model_validator(mode="after")
@@ -72,7 +73,7 @@ class RangeConfig(Settings):
 
     @property
     def whole(self) -> bool:
-        return all(float(x).is_integer() for x in (self.low, self.high, 1.0 if self.step is None else self.step))
+        return all(isinstance(x, int) for x in (self.low, self.high, 1 if self.step is None else self.step))
 
     @property
     def endless(self) -> bool:

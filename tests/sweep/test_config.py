@@ -52,7 +52,7 @@ TOY = {"suites": {"toy": str(ROOT / "configs/examples/toyworld.yaml")}}
         ({"suites": {"a": {"function": "missing.py:f"}}}, "there is no file"),
         ({"suites": {"a": {"function": "worlds.py"}}}, "must read `path/to/file.py:function`"),
         ({"jobs": 3}, "jobs: unknown key"),
-        ({"space": {"x": {"low": 1, "high": 1e9}}}, "a matrix of 1,000,000,000 combinations"),
+        ({"space": {"x": {"low": 1, "high": 10**9}}}, "a matrix of 1,000,000,000 combinations"),
         ({"space": {"x": {"low": 1, "high": float("inf")}}}, "finite"),
         ({"storage": "postgresql+psycopg://me:hunter22@127.0.0.1:9/x"}, "write ${NAME} in its place"),
         ({"name": "../../elsewhere"}, "without slashes"),
@@ -95,6 +95,14 @@ def test_labels_that_look_alike_are_different(made: Made) -> None:
     sweep = load_sweep(made(space={"x": [1, "1", True, 1.5, None, [1, 2], {"a": 1}]}))
     assert sweep.planned() == 7 and len({sweep.cell(p, "world", 0).id for p in sweep.combinations()}) == 7
     assert [sweep.assigned(sweep.cell(p, "world", 0))["x"] for p in sweep.combinations()] == [1, "1", True, 1.5, None, [1, 2], {"a": 1}]
+
+
+def test_a_range_is_of_whole_numbers_where_it_is_written_so(made: Made) -> None:
+    search = {"method": "tpe", "trials": 50}
+    sizes = [
+        load_sweep(made(space={"x": {"low": low, "high": high}}, search=search)).size() for low, high in ((0, 9), (0.0, 9.0), (0, 9.0))
+    ]
+    assert sizes == [10, None, None]
 
 
 def test_a_stepped_range_has_both_ends(made: Made) -> None:
