@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def test_a_worker_killed_half_way_changes_nothing(name: str, expected: str, tmp_
 
     def kill(row: dict[str, Any]) -> None:
         if not killed and row["pid"] != os.getpid():
-            killed.append(row["pid"])
-            os.kill(row["pid"], signal.SIGKILL)
+            with suppress(ProcessLookupError):  # Ray ends the workers of a group with it: then one of the next group
+                os.kill(row["pid"], signal.SIGKILL)
+                killed.append(row["pid"])
 
     run_sweep(small(f"{{name: {name}, jobs: 2{where}}}"), tmp_path / "out", progress=kill)
     assert killed and table(read_findings(tmp_path / "out")) == expected
