@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gepa_atlas.errors import ContractError, MissingExtra
 from gepa_atlas.handoff.schema import ROWS, Row
 from gepa_atlas.secrets import MASK, scrub_json
-from gepa_atlas.store.exports import refused
+from gepa_atlas.store.exports import refused, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,7 @@ class Files:
                 (self.folder / name).unlink(missing_ok=True)  # of an earlier export
         for name in sorted(self.digests, key=lambda n: n == "manifest.json"):  # the manifest last
             os.replace(self._place / name, self.folder / name)
-        _sync(self.folder)
+        sync(self.folder)
 
 
 class _Parquet:
@@ -166,14 +166,6 @@ def _synced(path: Path) -> str:
         os.fchmod(file.fileno(), 0o600)  # as private as the run it comes from
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 __all__ = ["Files", "Format"]

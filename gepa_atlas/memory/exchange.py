@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from gepa_atlas.memory import rows
 from gepa_atlas.memory.atlas import as_session
 from gepa_atlas.memory.store import Memory, chunks
 from gepa_atlas.secrets import scrub_json
-from gepa_atlas.store.exports import refused
+from gepa_atlas.store.exports import refused, replacing
 from gepa_atlas.types import digest
 
 PARQUET = ("id", "kind", "run_id", "operation", "state", "created", "reward", "delta", "body")
@@ -64,12 +63,10 @@ def _fingerprint(path: Path) -> str:
 def as_jsonl(found: Iterable[dict[str, Any]], path: Path, *, sessions: bool = False) -> int:
     """Write traces of `query.lines` as JSON lines, whole or not at all; how many. sessions: lessons too as ATLAS's session traces."""
     count = 0
-    with _replacing(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+    with _export(path) as temporary, temporary.open("w", encoding="ascii") as file:
         for row in found:
             file.write((_as_session(row) if sessions and row["kind"] == "lesson" else _exported(row)) + "\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
     return count
 
 
@@ -82,7 +79,7 @@ def as_parquet(found: Iterable[dict[str, Any]], path: Path) -> int:
         raise MissingExtra("Parquet", "parquet") from None
     kinds = pa.schema([(name, pa.float64() if name in ("created", "reward", "delta") else pa.string()) for name in PARQUET])
     count = 0
-    with _replacing(path) as temporary, pq.ParquetWriter(temporary, kinds) as writer:
+    with _export(path) as temporary, pq.ParquetWriter(temporary, kinds) as writer:
         for page in chunks(found, _PAGE):
             columns = [{**row, "reward": row["after"], "body": _exported(row)} for row in page]
             writer.write_table(pa.Table.from_pylist([{name: row[name] for name in PARQUET} for row in columns], schema=kinds))
@@ -98,31 +95,15 @@ def _as_session(row: dict[str, Any]) -> str:
     return json.dumps(scrub_json(as_session(json.loads(row["body"]), row)), allow_nan=False)
 
 
-class _replacing:
-    """A temporary file beside `path` that takes its place when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: is not a regular file; choose the path of a file")
-
-    def __enter__(self) -> str:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, self._temporary = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".tmp", dir=self._path.parent)
-        except OSError as error:
-            raise refused(self._path, error) from None
-        os.close(handle)
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            os.replace(self._temporary, self._path)
-            return
-        Path(self._temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            problem: Exception = refused(self._path, error)
-            raise problem from None
+@contextmanager
+def _export(path: Path) -> Iterator[Path]:
+    """The temporary file of an export; its folder is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(path, error) from None
+    with replacing(path) as temporary:
+        yield temporary
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gepa_atlas.errors import BundleDamaged
 from gepa_atlas.handoff.workspace import sha256_file
+from gepa_atlas.store.exports import sync
 from gepa_atlas.types import canonical
 
 SUMS, DECISION = "SHA256SUMS", "decision.json"
@@ -99,11 +100,3 @@ def put_in_place(unfinished: Path, target: Path) -> None:
     sync(unfinished)
     unfinished.rename(target)
     sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,31 @@ def _encoded(text: str) -> bytes:
 
 def _replace(target: Path, pieces: Iterable[bytes]) -> None:
     """Write the pieces one after the other, and put them in the place of `target` when all are safe."""
-    temporary = ""
+    with replacing(target) as temporary, temporary.open("wb") as file:
+        file.writelines(pieces)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place, safe on the disk, when the block ends well. Errors as in `atomic_write`."""
+    temporary: Path | None = None
     try:
         if target.exists() and not target.is_file():
             # Replacing a device such as /dev/null by a file would break it for everybody.
             raise ConfigError(f"{target}: cannot be written (it is not a regular file); choose the path of a file")
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        sync(temporary)
         os.replace(temporary, target)
-        temporary = ""
-        _sync_directory(target.parent)
+        temporary = None
+        sync(target.parent)
     except OSError as error:
         raise refused(target, error) from None
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -67,8 +75,9 @@ def refused(path: Path, error: OSError) -> AtlasError:
     return ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose a path you may write to")
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a directory, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
