@@ -77,7 +77,7 @@ class RangeConfig(Settings):
 
     @property
     def endless(self) -> bool:
-        return self.step is None and (not self.whole or self.log)
+        return self.step is None and not self.whole
 
     @property
     def count(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gepa_atlas.errors import ConfigError, DataError
 from gepa_atlas.store.exports import write_json
 from gepa_atlas.sweep.cell import Parcel, Row, marked, parcel
-from gepa_atlas.sweep.config import Cell, Sweep, SweepConfig
+from gepa_atlas.sweep.config import Sweep, SweepConfig
 from gepa_atlas.sweep.pool import Pool
 from gepa_atlas.sweep.study import Ledger, begun, opened, pruner
 
@@ -120,21 +119,16 @@ class _Round:
 
     def _stage(self, stage: list[tuple[str, int]], live: list[_Live]) -> None:
         wanted = [(one, self.sweep.cell(one.trial.params, suite, seed)) for one in live for suite, seed in stage]
-        missing: dict[Cell, list[_Live]] = defaultdict(list)  # a search may ask for the same settings twice
-        for one, cell in wanted:
-            if cell.key not in one.rows:
-                missing[cell].append(one)
-        cells = {cell.id: cell for cell in missing}
+        missing = {cell.id: (one, cell) for one, cell in wanted if cell.key not in one.rows}
         parcels: list[Parcel] = []
 
         def done(identity: str, row: Row) -> None:
-            cell, checked = cells[identity], _with_objectives(self.sweep.config, row)
-            for one in missing[cell]:
-                self.ledger.note(one.trial, cell.key, checked)
-                one.rows[cell.key] = checked
+            (one, cell), checked = missing[identity], _with_objectives(self.sweep.config, row)
+            self.ledger.note(one.trial, cell.key, checked)
+            one.rows[cell.key] = checked
             self.progress(checked)
 
-        for identity, cell in cells.items():
+        for identity, (_, cell) in missing.items():
             try:
                 parcels.append(parcel(self.sweep, cell, self.folder, self.mark, travels=self.pool.travels))
             except (ConfigError, DataError) as error:  # a combination that no configuration allows fails alone

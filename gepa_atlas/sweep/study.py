@@ -21,21 +21,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gepa_atlas.configfile import expand
 from gepa_atlas.errors import ConfigError, MissingExtra
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep, Value
+from gepa_atlas.sweep.storage import JOURNAL, storage
 from gepa_atlas.types import digest
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-JOURNAL = "study.journal"
 _CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED = "cell:", "owner", "manifest:", "planned", "pruned"
 _SIGNING_SECONDS = 60.0
 _SEARCHED = 20_000  # combinations that are gone through for one that was not tried
@@ -44,11 +43,11 @@ _SEARCHED = 20_000  # combinations that are gone through for one that was not tr
 @contextmanager
 def opened(sweep: Sweep, folder: Path) -> Iterator[Study]:
     """The study of this sweep, made if there is none. Raises ConfigError where the storage cannot be used or holds another sweep."""
-    with _storage(sweep.config.storage, folder) as storage:
-        yield _study(sweep, storage)
+    with storage(sweep.config.storage, folder) as kept:
+        yield _study(sweep, kept)
 
 
-def _study(sweep: Sweep, storage: BaseStorage) -> Study:
+def _study(sweep: Sweep, kept: BaseStorage) -> Study:
     import optuna
     from optuna.exceptions import DuplicatedStudyError
     from optuna.study import StudyDirection
@@ -56,12 +55,12 @@ def _study(sweep: Sweep, storage: BaseStorage) -> Study:
     better = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
     directions = [better[OBJECTIVES[name]] for name in sweep.config.objectives]
     try:
-        study = optuna.create_study(storage=storage, study_name=sweep.name, directions=directions, sampler=optuna.samplers.RandomSampler(0))
+        study = optuna.create_study(storage=kept, study_name=sweep.name, directions=directions, sampler=optuna.samplers.RandomSampler(0))
         for part, value in sweep.manifest().items():
             study.set_user_attr(_MANIFEST + part, value)
         study.set_user_attr("objectives", sweep.config.objectives)
     except DuplicatedStudyError:
-        study = optuna.load_study(storage=storage, study_name=sweep.name, sampler=optuna.samplers.RandomSampler(0))
+        study = optuna.load_study(storage=kept, study_name=sweep.name, sampler=optuna.samplers.RandomSampler(0))
         _same_sweep(sweep, study)
     _plan(sweep, study)
     return study
@@ -102,7 +101,7 @@ def _known_from_the_start(sweep: Sweep) -> Iterator[dict[str, Value]]:
 def _spread(setting: Setting, count: int, draw: Generator) -> list[Value]:
     """`count` values of a setting, each part of it as often as any other, in an order of their own (a Latin hypercube)."""
     given = setting.range
-    if given is not None and given.endless:
+    if given is not None and (given.endless or given.log):
         low, high = (math.log(given.low), math.log(given.high)) if given.log else (given.low, given.high)
         places = [low + (high - low) * (i + draw.random()) / count for i in draw.permutation(count)]
         numbers = [min(given.high, max(given.low, math.exp(p) if given.log else p)) for p in places]
@@ -251,92 +250,15 @@ def reading(folder: Path) -> Iterator[Study]:
     name, url = begun(folder)
     if url is None and not (folder / JOURNAL).exists():
         raise ConfigError(f"{folder}: its {JOURNAL} is gone, which held what the sweep found; run it again with --out DIR")
-    with _storage(url, folder) as storage:
+    with storage(url, folder) as kept:
         try:
-            study = optuna.load_study(storage=storage, study_name=name)
+            study = optuna.load_study(storage=kept, study_name=name)
         except KeyError:
             raise ConfigError(f"{folder}: its storage knows no sweep {name!r}; was it removed there? Run it again with --out DIR") from None
         yield study
 
 
 # -- optuna's parts ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if url is None:
-        path = folder / JOURNAL
-        yield JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
-        return
-    database = _database(url)
-    try:
-        yield database
-    finally:
-        database.remove_session()
-        database.engine.dispose()
-
-
-def _database(url: str) -> RDBStorage:
-    from optuna.storages import RDBStorage
-
-    try:
-        import sqlalchemy
-    except ImportError:
-        raise MissingExtra("storage: a database", "sweep") from None
-    shown = f"{url.partition('://')[0]}://..."  # an address may hold a password
-    try:
-        return RDBStorage(expand({"storage": url}, os.environ, "storage").tree["storage"])
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
-        raise ConfigError(f"storage: {shown} is no address of a database ({_line(error)}); write postgresql+psycopg://...") from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise ConfigError(f"storage: {shown} cannot be reached ({_line(error)}); start the server, or correct the address") from None
-    except RuntimeError as error:
-        raise ConfigError(f"storage: {shown} was written by another version of optuna ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    from gepa_atlas.secrets import scrub
-
-    return scrub(" ".join(str(error).split()))[:160]
-
-
-def _journal_lock(path: Path) -> Any:
-    """Optuna's own locks outlive a killed process, and its journal does not survive a torn last line. This lock is the kernel's, and
-    cuts a torn line off before anything is added."""
-    from optuna.storages.journal._file import BaseJournalFileLock
-
-    class Lock(BaseJournalFileLock):
-        _handle = -1
-
-        def acquire(self) -> bool:
-            handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            _cut_torn_line(path)
-            self._handle = handle
-            return True
-
-        def release(self) -> None:
-            os.close(self._handle)
-
-    return Lock()
-
-
-def _cut_torn_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
 
 
 def _distribution(sweep: Sweep, setting: Setting) -> BaseDistribution:

@@ -99,10 +99,9 @@ def test_labels_that_look_alike_are_different(made: Made) -> None:
 
 def test_a_range_is_of_whole_numbers_where_it_is_written_so(made: Made) -> None:
     search = {"method": "tpe", "trials": 50}
-    sizes = [
-        load_sweep(made(space={"x": {"low": low, "high": high}}, search=search)).size() for low, high in ((0, 9), (0.0, 9.0), (0, 9.0))
-    ]
-    assert sizes == [10, None, None]
+    ranges = ({"low": 0, "high": 9}, {"low": 0.0, "high": 9.0}, {"low": 0, "high": 9.0}, {"low": 1, "high": 8, "log": True})
+    sizes = [load_sweep(made(space={"x": given}, search=search)).size() for given in ranges]
+    assert sizes == [10, None, None, 8]
 
 
 def test_a_stepped_range_has_both_ends(made: Made) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from gepa_atlas.errors import ConfigError
-from gepa_atlas.sweep import study
 from gepa_atlas.sweep.config import Sweep
 from gepa_atlas.sweep.report import best_lines, read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
+from gepa_atlas.sweep.storage import JOURNAL
 
 from .conftest import Made
 
@@ -91,7 +91,7 @@ def test_a_folder_whose_sweep_is_gone(tmp_path: Path) -> None:
         (tmp_path / "sweep.json").write_text(content)
         with pytest.raises(ConfigError, match=said):
             read_findings(tmp_path)
-    (tmp_path / study.JOURNAL).touch()
+    (tmp_path / JOURNAL).touch()
     with pytest.raises(ConfigError, match="knows no sweep 'x'"):
         read_findings(tmp_path)
 
@@ -110,8 +110,8 @@ def test_killed_again_and_again_a_search_loses_no_trial_and_none_is_double(made:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            if draw.random() < 0.5 and (out / study.JOURNAL).exists():
-                with (out / study.JOURNAL).open("ab") as file:
+            if draw.random() < 0.5 and (out / JOURNAL).exists():
+                with (out / JOURNAL).open("ab") as file:
                     file.write(b'{"op_code":5,"tri')  # as a power cut leaves it
             continue
         assert process.returncode == 0
@@ -151,6 +151,12 @@ def test_a_search_tries_nothing_twice_and_ends_with_the_space(sweep_of: Callable
     search = {"method": "tpe", "trials": 100, "startup": 3, "batch": 2}
     run_sweep(sweep_of("counted", {"log": str(log)}, space={"x": [1, 2, 3], "kind": ["a", "b"]}, search=search), tmp_path / "out")
     assert len(log.read_text().splitlines()) == 6 and read_findings(tmp_path / "out").counts["complete"] == 6
+
+
+def test_a_range_of_whole_numbers_by_exponent_ends_too(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    search = {"method": "tpe", "trials": 20, "startup": 3, "batch": 2}
+    run_sweep(sweep_of(space={"x": {"low": 1, "high": 5, "log": True}}, search=search), tmp_path / "out")
+    assert sorted(t.settings["x"] for t in read_findings(tmp_path / "out").trials) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("cells", [7, 12])

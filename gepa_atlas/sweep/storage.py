@@ -1,0 +1,92 @@
+"""Where a sweep's study is kept: a journal in its folder, which survives kills, or a database by address."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gepa_atlas.configfile import expand
+from gepa_atlas.errors import ConfigError
+from gepa_atlas.secrets import scrub
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage, RDBStorage
+
+JOURNAL = "study.journal"
+
+
+@contextmanager
+def storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
+    """The storage of a sweep, closed at the end. Raises ConfigError, one line, for a database that cannot be used."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url is None:
+        path = folder / JOURNAL
+        yield JournalStorage(JournalFileBackend(str(path), lock_obj=_journal_lock(path)))
+        return
+    database = _database(url)
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
+def _database(url: str) -> RDBStorage:
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
+    shown = f"{url.partition('://')[0]}://..."  # an address may hold a password
+    try:
+        return RDBStorage(expand({"storage": url}, os.environ, "storage").tree["storage"])
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+        raise ConfigError(f"storage: {shown} is no address of a database ({_line(error)}); write postgresql+psycopg://...") from None
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise ConfigError(f"storage: {shown} cannot be reached ({_line(error)}); start the server, or correct the address") from None
+    except RuntimeError as error:
+        raise ConfigError(f"storage: {shown} was written by another version of optuna ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return scrub(" ".join(str(error).split()))[:160]
+
+
+def _journal_lock(path: Path) -> Any:
+    """Optuna's own locks outlive a killed process, and its journal does not survive a torn last line. This lock is the kernel's, and
+    cuts a torn line off before anything is added."""
+    from optuna.storages.journal._file import BaseJournalFileLock
+
+    class Lock(BaseJournalFileLock):
+        _handle = -1
+
+        def acquire(self) -> bool:
+            handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            _cut_torn_line(path)
+            self._handle = handle
+            return True
+
+        def release(self) -> None:
+            os.close(self._handle)
+
+    return Lock()
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
