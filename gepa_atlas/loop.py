@@ -15,7 +15,7 @@ import contextlib
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from gepa_atlas.errors import AgentUnusable, Outage
 from gepa_atlas.evolve.engine import Evolution
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.experiment import Experiment, Observer, Result, Silent
+from gepa_atlas.loops import gathered
 from gepa_atlas.ports import Brief
 from gepa_atlas.rim import meter
 from gepa_atlas.store.run import Run
@@ -213,7 +214,7 @@ class _Search:
         return await e.proposers[proposal.operator].propose(brief)
 
     async def _teach(self, candidates: Sequence[Candidate], cells: Sequence[tuple[str, int]]) -> tuple[Lesson, ...]:
-        return tuple(await _all([self.classroom.teach(c, self.examples[e], sample) for c in candidates for e, sample in cells]))
+        return tuple(await gathered([self.classroom.teach(c, self.examples[e], sample) for c in candidates for e, sample in cells]))
 
     async def _outcome(self, task: asyncio.Task[Outcome]) -> Outcome:
         """What came of the oldest slot; meanwhile the world is told of earlier decisions, each as soon as it is safe."""
@@ -344,15 +345,6 @@ def _event(proposal: Proposal, outcome: Outcome, decision: Decision) -> dict[str
         ],
         "decision": decision.to_json(),
     }
-
-
-async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all, in order. An error is raised only when the others have ended, so that no paid call is abandoned."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [r for r in results if not isinstance(r, BaseException)]
 
 
 class _signals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,6 +22,15 @@ async def at_loop_end(key: Hashable, close: Callable[[], Awaitable[None]]) -> No
     if key not in held:
         held[key] = _until_closed(close)
         await anext(held[key])
+
+
+async def gathered(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all, in order. An error is raised only when the others have ended, so that no paid call is abandoned."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [r for r in results if not isinstance(r, BaseException)]
 
 
 async def _until_closed(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:

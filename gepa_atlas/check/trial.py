@@ -16,6 +16,7 @@ from gepa_atlas.calls import CallEvent
 from gepa_atlas.classroom import Classroom, Side
 from gepa_atlas.errors import AtlasError, BudgetExhausted, CallError
 from gepa_atlas.loop import Experiment
+from gepa_atlas.loops import gathered
 from gepa_atlas.ports import Agent, Case, ChatModel, ChatRequest, Endpoint
 from gepa_atlas.protocols.lesson import STUDENT
 from gepa_atlas.store.run import Run
@@ -177,10 +178,7 @@ async def _the_rest(experiment: Experiment, plan: TrialPlan, room: Classroom, tr
     work += [taught(e, 1) for e in plan.examples]
     work += [told(e) for e in plan.told]
     work += [judged(*pair) for pair in _pairs(experiment.dataset.train)]
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    await gathered(work)
     order = {e.id: n for n, e in enumerate(plan.examples)}
     for lessons in (trial.lessons, trial.repeats):
         lessons.sort(key=lambda lesson: order[lesson.example.id])

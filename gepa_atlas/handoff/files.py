@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gepa_atlas.errors import ContractError, MissingExtra
 from gepa_atlas.handoff.schema import ROWS, Row
+from gepa_atlas.handoff.workspace import sha256_file
 from gepa_atlas.secrets import MASK, scrub_json
-from gepa_atlas.store.exports import refused, sync
+from gepa_atlas.store.exports import refused, sync, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,8 +63,8 @@ class Files:
         self.digests[f"{name}.parquet"] = _synced(self._place / f"{name}.parquet")
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        (self._place / name).write_text(json.dumps(scrub_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        self.digests[name] = _synced(self._place / name)
+        write_json(self._place / name, value)
+        self.digests[name] = sha256_file(self._place / name)
 
     def _jsonl(self, name: str, rows: Iterable[dict[str, Any]]) -> int:
         count = 0
@@ -80,7 +80,7 @@ class Files:
         if name not in ("tasks", "prompts") and (value["task_id"] in self._never or value.get("split") == "test"):
             raise ContractError(f"a row of {name} is about test task {value['task_id']!r}; test is never exported")
         clean: dict[str, Any] = scrub_json(value)
-        if name == "traces":
+        if name == "traces" and clean != value:
             clean["redactions"] += json.dumps(clean).count(MASK) - json.dumps(value).count(MASK)
         return clean
 
@@ -165,7 +165,7 @@ def _synced(path: Path) -> str:
     with path.open("rb") as file:
         os.fchmod(file.fileno(), 0o600)  # as private as the run it comes from
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(path)
 
 
 __all__ = ["Files", "Format"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -24,7 +24,6 @@ from gepa_atlas.tags import inside, teaching, without
 from gepa_atlas.texts import fill
 from gepa_atlas.types import Candidate, Demo, Example, Guidance, digest
 
-Mode = Literal["system", "population", "distil", "alternate"]
 Turn = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 
 _PLACES = {
@@ -155,6 +154,6 @@ def guidance_of(row: dict[str, Any]) -> Guidance:
 
 
 __all__ = [
-    "Mode", "TeacherFormat", "completion", "guidance_of", "is_text", "messages", "population_system", "read_completion", "system_prompt",
+    "TeacherFormat", "completion", "guidance_of", "is_text", "messages", "population_system", "read_completion", "system_prompt",
     "task_prompt", "user_message", "well_formed", "written",
 ]  # fmt: skip

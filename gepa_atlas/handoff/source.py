@@ -54,11 +54,6 @@ class Source:
     run: Mapping[str, Any] = field(default_factory=dict)  # run_id, name, digest, fingerprints, models
     unknown: tuple[str, ...] = ()
 
-    @property
-    def directory(self) -> Path | None:
-        """The optimization run, where there is one: its config.json says who is the student and who judges."""
-        return self.traces.parent if self.kind == "run" else None
-
 
 def open_source(path: Path, eval_ratio: float | None = None) -> Source:
     """Look at what is there. Raises DataError or ConfigError, one line."""

@@ -27,7 +27,6 @@ from gepa_atlas.memory.rows import State, Trace
 from gepa_atlas.types import Candidate
 
 BATCH = 2000  # traces of one transaction: indices are in another order, so that a small one writes the same pages again and again
-_TRIES = 5  # of a transaction that PostgreSQL ended because two writers met
 _ASKED = 500  # ids of one question
 T = TypeVar("T")
 

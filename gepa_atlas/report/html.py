@@ -115,8 +115,6 @@ def parts(evidence: Evidence) -> dict[str, Any]:
         "operators": evidence.credit,
         "course": _course(evidence),
         "front": [p for p in sorted(points(evidence), key=lambda p: -p.gain) if p.front][:_TABLE],
-        "seed_id": record.seed.id,
-        "tested_id": tested.id,
         "panel": panel(evidence.lessons),
         "watch": record.watch,
         "fingerprints": {k: scrub(v) for k, v in sorted(record.fingerprints.items())},

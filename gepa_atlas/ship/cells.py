@@ -110,7 +110,7 @@ def read_cells(path: Path) -> Evaluation:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the evaluation cannot be read ({error}); run the stage `eval` again") from None
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028, which JSON allows inside a string
         if not line.strip():
             continue
         try:

@@ -93,7 +93,7 @@ def decide(
     reasons = tuple(f"{c.name}: {c.reason}" for c in sorted(asked, key=lambda c: c.passed is None) if not c.passed)
     if verdict == "pass":
         reasons = (f"all {len(asked)} criteria passed",)
-    return Decided(verdict, reasons, tuple(asked), _warnings(found, subject, promoted, config, reads), figures)
+    return Decided(verdict, reasons, tuple(asked), _warnings(found, subject, promoted, config, figures, reads), figures)
 
 
 def _rivals(subject: Subject, config: GateConfig) -> tuple[str, ...]:
@@ -112,7 +112,9 @@ def _files(subject: Subject, problems: Sequence[str] | None) -> Criterion | None
     return criteria.files(problems)
 
 
-def _warnings(found: Evaluation, subject: Subject, promoted: Promoted | None, config: GateConfig, reads: int) -> tuple[str, ...]:
+def _warnings(
+    found: Evaluation, subject: Subject, promoted: Promoted | None, config: GateConfig, figures: Mapping[str, Any], reads: int
+) -> tuple[str, ...]:
     said = []
     if reads > MANY_READS:
         said.append(f"{reads} evaluations have read this test set: a pass may be the luck of many tries; take fresh test tasks")
@@ -122,7 +124,7 @@ def _warnings(found: Evaluation, subject: Subject, promoted: Promoted | None, co
         said.append("no hold-out judge scored this evaluation (reward.holdout): a reward that was gamed would not show")
     if promoted and "promoted" not in config.must_beat:
         said.append(f"not compared with bundle {promoted.bundle[:12]}, which serves now: gate.must_beat leaves it out")
-    if subject.kind == "adapter" and stats.two_by_two(found, Draws(config.alpha, 100)) is None:
+    if subject.kind == "adapter" and figures["two_by_two"] is None:
         said.append("the 2 x 2 is not whole: what is due to the prompt and what to the weights is not known")
     return tuple(said)
 

@@ -17,7 +17,7 @@ from gepa_atlas.ship.contents import Contents, pretty, prompt_files
 from gepa_atlas.ship.gate import CELLS, EVAL, PROMPT, Decided, decide, document_of, now_promoted
 from gepa_atlas.ship.registry import Registry
 from gepa_atlas.ship.sums import DECISION
-from gepa_atlas.store.exports import atomic_write
+from gepa_atlas.store.exports import atomic_write, write_jsonl
 from gepa_atlas.types import Candidate, Lesson
 
 
@@ -53,8 +53,7 @@ def package(
     gate, registry, operation = run / "gate", Registry(Path(config.package.registry)), config.package.operation
     gate.mkdir(exist_ok=True)
     shutil.rmtree(run / "bundle", ignore_errors=True)
-    rows = "".join(json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in found.rows)
-    atomic_write(gate / CELLS, rows.encode("utf-8", "backslashreplace"))
+    write_jsonl(gate / CELLS, (row.model_dump() for row in found.rows))
     cells_sha = sha256_file(gate / CELLS)
     promoted = now_promoted(registry, operation, contents)
     reads = registry.record_read(operation, found.test_set(), cells_sha)

@@ -47,12 +47,6 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
-    def times(self, factor: float) -> Estimate:
-        """For a factor of at least 0."""
-        if self.value is None or self.low is None or self.high is None:
-            return self
-        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
-
 
 NOTHING = Estimate(None, None, None, 0)
 

@@ -6,7 +6,6 @@ noise of that mean goes into tau. The answer of sample 0 is the attempt that the
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from typing import Any
 
 from gepa_atlas.errors import DataError, Outage, Transient
 from gepa_atlas.handoff.workspace import StageResult, Workspace
-from gepa_atlas.store.exports import atomic_write
+from gepa_atlas.loops import gathered
+from gepa_atlas.store.exports import write_jsonl
 from gepa_atlas.train.config import TrainConfig
-from gepa_atlas.train.school import OUTAGE, Outcome, School, gathered, read_rows, tasks_of
+from gepa_atlas.train.school import OUTAGE, Outcome, School, read_rows, tasks_of
 from gepa_atlas.types import Example
 
 FILE = "baselines.jsonl"
@@ -49,7 +49,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
         rows = school.loop.wait(_measured(school, tasks, samples, work))
         identity = school.identity
     failed = [row for row in rows if row["mean"] is None]
-    runs = sum(samples for _ in rows)
+    runs = samples * len(rows)
     unscored = sum(len(row["why_unscored"]) for row in rows)
     if len(failed) == len(rows) and not any(_passing(why) for why in failed[0]["why_unscored"]):
         raise DataError(f"none of {len(rows)} tasks has a baseline: {failed[0]['why_unscored'][0]}; mend the student or the judges")
@@ -59,8 +59,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
             f"{unscored} of {runs} baseline runs have no score (guards.judge_failed_rate {config.guards.judge_failed_rate:g}), "
             f"one of them: {reason}; what was answered is kept, run the same command again"
         )
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    atomic_write(work.folder / FILE, text)
+    write_jsonl(work.folder / FILE, rows)
     return StageResult((FILE,), _figures(rows, samples, identity))
 
 

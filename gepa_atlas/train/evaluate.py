@@ -6,7 +6,6 @@ gold answers masked, and a run that nobody could score is a row without a reward
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 from gepa_atlas.errors import DataError, Outage
 from gepa_atlas.handoff.prompts import Turn, messages, task_prompt, well_formed
 from gepa_atlas.handoff.workspace import StageResult, Workspace
-from gepa_atlas.store.exports import atomic_write
+from gepa_atlas.loops import gathered
+from gepa_atlas.store.exports import write_jsonl
 from gepa_atlas.train import weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
@@ -23,7 +23,7 @@ from gepa_atlas.train.fit import ADAPTER
 from gepa_atlas.train.generate import Written, write
 from gepa_atlas.train.prompts import Prompts, check_lengths, prompts_of
 from gepa_atlas.train.reward import protocol_name
-from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of
+from gepa_atlas.train.school import Outcome, School, read_rows, tasks_of
 from gepa_atlas.train.stages import adapter_before
 from gepa_atlas.types import Example
 
@@ -66,7 +66,7 @@ def run(work: Workspace, config: TrainConfig) -> StageResult:
                 rows += _cell(work, config, school, model, tokenizer, cell, system, questions, protocol)
             rows += _regression(work, config, school, model, tokenizer, who)
     _refuse_outage(rows, config)
-    atomic_write(work.folder / CELLS, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_jsonl(work.folder / CELLS, rows)
     return StageResult((CELLS,), {**figures(rows), "base_sha256": weights.base_sha256(base)})  # the gate holds the adapter against it
 
 

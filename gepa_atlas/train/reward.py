@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from gepa_atlas.handoff.prompts import well_formed
 from gepa_atlas.handoff.workspace import Workspace
+from gepa_atlas.loops import gathered
 from gepa_atlas.train.baseline import Baseline
 from gepa_atlas.train.config import GuardsConfig, RewardConfig, TrainConfig
-from gepa_atlas.train.school import Outcome, School, gathered, source_of
+from gepa_atlas.train.school import Outcome, School, source_of
 from gepa_atlas.types import Example, digest
 
 Status = Literal["ok", "format", "leak", "unscored", "nonfinite"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,10 +47,6 @@ class Outcome:
     missing: Failure | None = None
     tokens: int | None = None  # of the student's run; None where its connector reports none
     seconds: float = 0.0
-
-    @property
-    def outage(self) -> bool:
-        return self.missing is not None and self.missing.kind == OUTAGE
 
 
 @dataclass(frozen=True)
@@ -296,12 +292,3 @@ def example_of(row: dict[str, Any]) -> Example:
     return Example(
         row["task_id"], row["question"], tuple(row["answers"]), row.get("context") or "", row["split"], (), row.get("spec") or ""
     )
-
-
-async def gathered(work: Iterable[Any]) -> list[Any]:
-    """Await all, in order; an error is raised when the others have ended, so that no paid call is left alone."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)

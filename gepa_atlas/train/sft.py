@@ -16,13 +16,14 @@ from gepa_atlas.errors import ConfigError
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.handoff.prompts import task_prompt
 from gepa_atlas.handoff.workspace import StageResult, Workspace
+from gepa_atlas.loops import gathered
 from gepa_atlas.train import weights
 from gepa_atlas.train.baseline import Baseline, baselines_of
 from gepa_atlas.train.config import TrainConfig
 from gepa_atlas.train.fit import common, fitted, keep, process
 from gepa_atlas.train.generate import write
 from gepa_atlas.train.prompts import Prompts, asked, prompts_of, with_system
-from gepa_atlas.train.school import Outcome, School, gathered, read_rows, tasks_of
+from gepa_atlas.train.school import Outcome, School, read_rows, tasks_of
 from gepa_atlas.types import Example
 
 GATE_TASKS = 64  # held-out tasks that the mini-gate asks at most

@@ -23,14 +23,13 @@ class Size:
     parameters: int | None
     trained: int | None  # parameters that change
     memory: int | None  # weights, gradients and optimizer state of one training process; activations come on top
-    checkpoint: int | None  # one checkpoint with its optimizer state
     disk: int  # what must be free: save_total_limit + 1 checkpoints and the reserve
 
 
 def size_of(config: TrainConfig, base_dir: Path) -> Size:
     total = parameters(config.model, base_dir)
     if total is None:
-        return Size(None, None, None, None, _RESERVE)
+        return Size(None, None, None, _RESERVE)
     width = _BYTES[config.model.dtype]
     lora = config.model.lora
     # Every linear layer of a transformer is about d x d: r (d + d) of d^2 per layer, d estimated from the whole.
@@ -40,7 +39,7 @@ def size_of(config: TrainConfig, base_dir: Path) -> Size:
     if lora is None and config.grpo.enabled and config.grpo.beta > 0:
         memory += total * width  # the reference is a second model
     checkpoint = trained * width + state
-    return Size(total, trained, memory, checkpoint, checkpoint * (config.grpo.save_total_limit + 1) + _RESERVE)
+    return Size(total, trained, memory, checkpoint * (config.grpo.save_total_limit + 1) + _RESERVE)
 
 
 def _hidden(model: ModelConfig, total: int) -> int:

@@ -20,12 +20,13 @@ from typing import Any
 
 from gepa_atlas.errors import ConfigError, MissingExtra
 from gepa_atlas.handoff.workspace import Workspace, sha256_file
+from gepa_atlas.ship import adapter as shipped
 from gepa_atlas.store.exports import write_json
 from gepa_atlas.train import tiny
 from gepa_atlas.train.config import ModelConfig, TrainConfig
 from gepa_atlas.types import digest
 
-ADAPTER, WEIGHTS, CARD = "adapter_model.safetensors", "model.safetensors", "atlas.json"
+WEIGHTS = "model.safetensors"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 
@@ -181,7 +182,8 @@ def save_adapter(trained: Any, tokenizer: Any, target: Path, *, base: Path, mode
         _rename_base(unfinished / "adapter_config.json", model)
     (unfinished / "README.md").unlink(missing_ok=True)  # peft's own card: it names the base by its path
     kind = "full" if model.lora is None else "lora"
-    write_json(unfinished / CARD, {"kind": kind, "base": _name(model), "revision": model.revision, "base_sha256": base_sha256(base)})
+    card = {"kind": kind, "base": _name(model), "revision": model.revision, "base_sha256": base_sha256(base)}
+    write_json(unfinished / shipped.CARD, card)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
 
@@ -189,9 +191,9 @@ def save_adapter(trained: Any, tokenizer: Any, target: Path, *, base: Path, mode
 def check_adapter(adapter: Path, base: Path) -> None:
     """Raise ConfigError unless the adapter was trained on exactly these base weights and all its numbers are finite."""
     try:
-        card = json.loads((adapter / CARD).read_text("utf-8"))
+        card = json.loads((adapter / shipped.CARD).read_text("utf-8"))
     except (OSError, ValueError):
-        raise ConfigError(f"{adapter}: no readable {CARD} in it; give an adapter that this program trained") from None
+        raise ConfigError(f"{adapter}: no readable {shipped.CARD} in it; give an adapter that this program trained") from None
     wanted, found = card["base_sha256"], base_sha256(base)
     if wanted != found:
         raise ConfigError(
@@ -203,14 +205,11 @@ def check_adapter(adapter: Path, base: Path) -> None:
 
 
 def not_finite(adapter: Path) -> str | None:
-    """The first tensor of an adapter with NaN or infinity in it."""
-    torch: Any = importlib.import_module("torch")
-    safetensors: Any = importlib.import_module("safetensors.torch")
-    for file in sorted(adapter.glob("*.safetensors")):
-        for name, tensor in safetensors.load_file(file).items():
-            if not torch.isfinite(tensor).all():
-                return str(name)
-    return None
+    """The first tensor of an adapter with NaN or infinity in it. Raises ConfigError for a file that is none."""
+    try:
+        return next((name for file in shipped.weights(adapter) for name, finite in shipped.tensors(file) if not finite), None)
+    except shipped.Unreadable as error:
+        raise ConfigError(f"{adapter}: {error}; train again from the stage before") from None
 
 
 def adapter_files(adapter: Path, folder: Path) -> tuple[str, ...]:

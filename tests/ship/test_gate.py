@@ -259,6 +259,12 @@ def test_a_row_that_is_none_is_one_line(text: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    path.write_text('{"cell": "student", "task_id": "a\u2028b\u0085c", "reward": 1.0}\n', "utf-8")
+    assert read_cells(path).rows[0].task_id == "a\u2028b\u0085c"
+
+
 def test_rows_keep_what_they_do_not_know_out_of_the_mean() -> None:
     rows = [Row(cell="a", task_id="t", sample=0, reward=1.0), Row(cell="a", task_id="t", sample=1, why_unscored="timeout")]
     assert evaluation(rows).rewards("a") == {"t": 1.0}

@@ -13,6 +13,7 @@ import pytest
 from gepa_atlas.build import build_experiment
 from gepa_atlas.config import load_config
 from gepa_atlas.errors import ConfigError, DataError, Outage, Unhealthy
+from gepa_atlas.ship import adapter as shipped
 from gepa_atlas.ship.cells import read_cells
 from gepa_atlas.ship.config import GateConfig
 from gepa_atlas.ship.gate import ADAPTER, decide
@@ -89,7 +90,7 @@ def test_the_same_seed_ends_with_the_same_weights(whole: tuple[Path, TrainConfig
     assert found.figures["adapter_sha256"] == figures["train"]["adapter_sha256"]
     kept = room.workspace(tmp, "train").folder
     assert not (kept / fit.CHECKPOINTS).exists() and {f.name for f in kept.iterdir()} == {"adapter", "metrics.jsonl", "stage.json"}
-    card = json.loads((kept / "adapter" / weights.CARD).read_text())
+    card = json.loads((kept / "adapter" / shipped.CARD).read_text())
     assert card["kind"] == "full" and card["base"] == "tiny" and str(tmp) not in (kept / "adapter" / "config.json").read_text()
 
 

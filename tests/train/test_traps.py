@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gepa_atlas.errors import ConfigError, Outage, Unhealthy
+from gepa_atlas.ship import adapter as shipped
 from gepa_atlas.train import baseline, grpo, sft, weights
 from gepa_atlas.train.config import TrainConfig
 from gepa_atlas.train.reward import Judged
@@ -226,7 +227,7 @@ def test_an_adapter_is_refused_on_other_weights(base: Path, tmp_path: Path) -> N
     peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(other), tmp_path / "adapter")  # not a word
     with pytest.raises(ConfigError, match="it was trained on tiny with hash"):
         weights.load_trainee(other, model, tmp_path / "adapter", trainable=False)
-    (tmp_path / "adapter" / weights.CARD).unlink()
+    (tmp_path / "adapter" / shipped.CARD).unlink()
     with pytest.raises(ConfigError, match=r"no readable atlas\.json"):
         weights.load_trainee(base, model, tmp_path / "adapter", trainable=False)
 
