@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -138,7 +139,8 @@ def submitter(config: BackendConfig, jobs: int) -> Callable[..., Future[Any]]:
     if config.name == "ray":
         import ray
 
-        return lambda function, *arguments: ray.remote(max_retries=0)(function).remote(*arguments).future()
+        remote = functools.cache(ray.remote(max_retries=0))  # Ray sends a function once for each object made of it
+        return lambda function, *arguments: remote(function).remote(*arguments).future()
     if config.name == "dask":
         from distributed import default_client
 

@@ -339,7 +339,7 @@ def _below(tree: Any, at: At) -> Any:
 
 # -- what a resumed run must have in common with its start ------------------------------------------------------------
 
-_FREE = frozenset({"source", "concurrency", "backend", "output", "trace_storage", "run_dir", "budget", "retry", "memory", "observe"})
+FREE = frozenset({"source", "concurrency", "backend", "output", "trace_storage", "run_dir", "budget", "retry", "memory", "observe"})
 _BY_IDENTITY = frozenset({"agents", "reflection_lm", "rim", "protocol", "seed_prompts", "fixed_prompts", "data"})
 
 
@@ -351,5 +351,5 @@ def manifest(loaded: Loaded, identities: Mapping[str, str]) -> dict[str, str]:
     recorded with the run, and they may be raised or lowered for what is still to come. `max_metric_calls` is in: the share kept for
     the held-out test is planned from it.
     """
-    entries = {key: digest(value, 16) for key, value in loaded.resolved.items() if key not in _FREE | _BY_IDENTITY}
+    entries = {key: digest(value, 16) for key, value in loaded.resolved.items() if key not in FREE | _BY_IDENTITY}
     return entries | {key: digest(identity, 16) for key, identity in identities.items()}

@@ -9,8 +9,9 @@ import asyncio
 import atexit
 import functools
 import tempfile
+import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,13 @@ class Elsewhere:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self._agent.endpoint
+        """The agent's own, with at most as many calls at once as the configuration gives the back-end jobs."""
+        own, jobs = self._agent.endpoint, self._config.jobs
+        return own if jobs is None else replace(own, max_concurrency=min(own.max_concurrency, jobs))
 
     async def run(self, task: Task) -> Attempt:
         """Raises CallError."""
-        submit = await asyncio.to_thread(_open, self._config)
+        submit = await asyncio.to_thread(_submitter, self._config)
         try:
             result = await asyncio.wrap_future(submit(answer, self._packed, task))
         except lost_errors(self._config.name) as error:
@@ -71,6 +74,14 @@ def elsewhere(agent: Agent, loaded: Loaded, config: BackendConfig) -> Elsewhere:
     params = student["params"]
     files = pack(strings(params), loaded.base_dir, str(params.get("cwd", "."))) if config.name != "loky" else ()
     return Elsewhere(agent, Packed(student["provider"], canonical(params), str(loaded.base_dir), files), config)
+
+
+_opening = threading.Lock()  # the first calls of a resumed run come together
+
+
+def _submitter(config: BackendConfig) -> Any:
+    with _opening:
+        return _open(config)
 
 
 @functools.cache

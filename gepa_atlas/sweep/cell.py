@@ -11,8 +11,7 @@ import os
 import socket
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,14 +20,15 @@ from typing import Any
 from gepa_atlas.configfile import Tree
 from gepa_atlas.connectors.loading import forgotten, load_callable
 from gepa_atlas.errors import ConfigError
+from gepa_atlas.evolve.stats import by_example
 from gepa_atlas.parcels import Files, pack, strings, unpack
 from gepa_atlas.sweep.config import Cell, Sweep
-from gepa_atlas.types import Lesson
+from gepa_atlas.types import Lesson, Ruling, Usage
 
 Row = dict[str, Any]
 
 _MARK = "sweep.mark"  # a file with a random text in the sweep's folder: who reads it there has the same disk
-_FIGURES = ("gain", "low", "high", "score", "harm", "cost", "time", "tokens", "rollouts")
+_FIGURES = ("gain", "low", "high", "score", "harm", "cost", "tokens", "rollouts")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _experiment(packed: Parcel, place: Path) -> Row:
     from gepa_atlas import loop
     from gepa_atlas.api import outside_of_a_loop
     from gepa_atlas.build import build_experiment
-    from gepa_atlas.cli.session import to_record
+    from gepa_atlas.cli.session import challenger_of
     from gepa_atlas.config import from_tree
     from gepa_atlas.secrets import watch_environment
 
@@ -115,32 +115,31 @@ def _experiment(packed: Parcel, place: Path) -> Row:
     experiment = replace(build_experiment(loaded), name=packed.cell.suite)
     directory = Path(packed.folder) / "runs" / packed.cell.id if shared else place / "run"
     result = outside_of_a_loop(lambda: loop.run(experiment, directory))
-    record, verdict = to_record(result, ()), result.verdict
-    tokens = [usage.tokens for usage in record.spend.values()]
-    dollars = [usage.dollars for usage in record.spend.values()]
+    verdict, spend = result.verdict, sum(result.spend.values(), Usage())
+    seed, challenger = result.evolution.seed.id, challenger_of(result).id
     return {
         "gain": verdict.gain,
         "low": verdict.gain_low,
         "high": verdict.gain_high,
         "score": verdict.winner.after if verdict.winner else None,
         "harm": verdict.winner.harm_rate if verdict.winner else None,
-        "cost": None if any(d is None for d in dollars) else math.fsum(d for d in dollars if d is not None),
-        "tokens": None if any(t is None for t in tokens) else sum(t for t in tokens if t is not None),
+        "cost": spend.dollars,
+        "tokens": spend.tokens,
         "rollouts": result.rollouts,
-        "shipped": record.shipped,
+        "shipped": verdict.ruling is Ruling.SHIP and challenger != seed,
         "digest": result.digest,
-        "examples": paired_gains(result.lessons, record.seed.id, record.challenger.id, set(result.evolution.test)),
+        "examples": paired_gains(result.lessons, seed, challenger, set(result.evolution.test)),
     }
 
 
-def paired_gains(lessons: Iterable[Lesson], seed: str, challenger: str, test: set[str]) -> dict[str, float]:
-    """Challenger minus seed on each held-out example that was scored for both."""
-    after: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for lesson in lessons:
-        if lesson.example.id in test and lesson.after.value is not None:
-            after[lesson.candidate_id, lesson.example.id].append(lesson.after.value)
-    mean = {key: math.fsum(values) / len(values) for key, values in after.items()}
-    return {e: round(mean[challenger, e] - mean[seed, e], 9) for e in sorted(test) if (seed, e) in mean and (challenger, e) in mean}
+def paired_gains(lessons: Sequence[Lesson], seed: str, challenger: str, test: set[str]) -> dict[str, float]:
+    """Challenger minus seed on each held-out example that was scored for both: the pairs of the verdict."""
+
+    def of(candidate: str) -> dict[str, tuple[float, float]]:
+        return by_example([x for x in lessons if x.candidate_id == candidate and x.example.id in test])
+
+    one, two = of(challenger), of(seed)
+    return {e: round(one[e][1] - two[e][1], 9) for e in sorted(one.keys() & two.keys())}
 
 
 def _function(packed: Parcel, place: Path) -> Row:
@@ -155,7 +154,7 @@ def _function(packed: Parcel, place: Path) -> Row:
     examples = found.get("examples") or {}
     if not isinstance(examples, Mapping):
         raise ConfigError(f"{packed.function} returned examples={examples!r}; they are a mapping of an example's id to its gain")
-    row: Row = {name: None if found.get(name) is None else _number(packed, name, found[name]) for name in _FIGURES if name != "time"}
+    row: Row = {name: None if found.get(name) is None else _number(packed, name, found[name]) for name in _FIGURES}
     return row | {"examples": {str(key): _number(packed, f"examples[{key!r}]", value) for key, value in examples.items()}}
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from gepa_atlas.cluster import BackendConfig
-from gepa_atlas.config import Loaded, load_config
+from gepa_atlas.config import FREE, Loaded, load_config
 from gepa_atlas.configfile import Tree, assign, read_yaml
 from gepa_atlas.data import load_examples
 from gepa_atlas.errors import ConfigError
@@ -114,6 +114,9 @@ class SearchConfig(Settings):
     def _fits(self) -> Self:
         if self.method == "matrix" and (self.trials or self.cells or self.pruner != "none"):
             raise ValueError("a matrix runs every combination: remove trials, cells and pruner, or choose method tpe or random")
+        for name, read in (("startup", self.method == "tpe"), ("seed", self.method != "matrix")):
+            if name in self.model_fields_set and not read:
+                raise ValueError(f"{name} is not read with method {self.method}; remove it")
         if self.method != "matrix" and (self.trials is None) == (self.cells is None):
             raise ValueError(f"method {self.method} needs `trials`, how many combinations to try, or `cells`, what they may take")
         return self
@@ -294,7 +297,7 @@ class Sweep:
             return suite.model_dump()
         loaded = load_config(self.suite_path(name), [f"{key}={json.dumps(value)}" for key, value in suite.set.items()])
         data = load_examples(loaded.config.data, loaded.base_dir).fingerprint
-        return [{key: value for key, value in loaded.resolved.items() if key not in ("source", "run_dir", "concurrency")}, data]
+        return [{key: value for key, value in loaded.resolved.items() if key not in FREE - {"budget"}}, data]
 
 
 def load_sweep(path: Path | str, overrides: list[str] | None = None) -> Sweep:

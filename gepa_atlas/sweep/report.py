@@ -281,10 +281,16 @@ def result_rows(findings: Findings) -> list[dict[str, Any]]:
 
 
 def as_json(findings: Findings) -> str:
-    return json.dumps(
-        {"sweep": findings.name, "counts": findings.counts, "best": best_settings(findings), "rows": result_rows(findings)}, indent=2
-    )
+    document = {
+        "sweep": findings.name,
+        "counts": findings.counts,
+        "best": best_settings(findings),
+        "front": [dict(s.trial.settings) for s in findings.board if s.front],
+        "rows": result_rows(findings),
+    }
+    return json.dumps(document, indent=2)
 
 
 def best_settings(findings: Findings) -> dict[str, Any] | None:
-    return dict(findings.board[0].trial.settings) if findings.board else None
+    """Of a sweep with one objective; with several there is a front."""
+    return dict(findings.board[0].trial.settings) if findings.board and len(findings.objectives) == 1 else None

@@ -83,10 +83,15 @@ def _plan(sweep: Sweep, study: Study) -> None:
 
     Two processes that begin together may both put one there; the later is dropped when it is asked for.
     """
-    if not study.user_attrs.get(_PLANNED):
-        for params in _known_from_the_start(sweep):
-            study.enqueue_trial(params, skip_if_exists=True)
-        study.set_user_attr(_PLANNED, True)
+    if study.user_attrs.get(_PLANNED):
+        return
+    # Not enqueue_trial's skip_if_exists: it goes through all trials each time, and takes 1.0 and 1.000001 for one.
+    there = {_settings(t.system_attrs.get("fixed_params", t.params)) for t in study.get_trials(deepcopy=False)}
+    for params in _known_from_the_start(sweep):
+        if _settings(params) not in there:
+            there.add(_settings(params))
+            study.enqueue_trial(params)
+    study.set_user_attr(_PLANNED, True)
 
 
 def _known_from_the_start(sweep: Sweep) -> Iterator[dict[str, Value]]:

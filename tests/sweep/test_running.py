@@ -57,6 +57,11 @@ def test_a_poisoned_cell_fails_alone(sweep_of: Callable[..., Sweep], tmp_path: P
     assert "its worker was lost 3 times" in errors[2][0] and errors[4] == ["world/0: ValueError: x is 4"]
 
 
+def test_values_that_are_nearly_equal_are_combinations_of_their_own(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    run_sweep(sweep_of(space={"x": [1.0, 1.000001, 2.0]}), tmp_path / "out")
+    assert [t.settings["x"] for t in read_findings(tmp_path / "out").trials] == [1.0, 1.000001, 2.0]
+
+
 def test_a_lost_worker_changes_nothing(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
     plain = run(sweep_of("lost_once", {"mark": str(tmp_path)}), tmp_path / "one")  # the mark exists: nothing is lost
     assert run(sweep_of("lost_once", {"mark": str(tmp_path / "mark")}), tmp_path / "two") == plain
