@@ -23,6 +23,7 @@ class ExportConfig(Settings):
     top_per_candidate: int | None = Field(default=None, ge=1)  # lessons a candidate gives to sft.jsonl at most; None: no limit
     min_delta: float = Field(default=0.02, ge=0, le=1)  # reward delta (0 to 1) whose lower bound a lesson must reach
     z: float = Field(default=1.0, ge=0, allow_inf_nan=False)  # standard errors subtracted from delta before ranking
+    max_words: int | None = Field(default=None, ge=1)  # words of guidance above which a lesson is not in sft, dpo and kto; None: no limit
     max_uncertainty: float | None = Field(default=None, gt=0)  # panel uncertainty above which a lesson is left out; None: no limit
     pair_gap: float = Field(default=0.2, ge=0, le=1)  # reward gap of a DPO pair, and > 2 standard deviations of the judges
     explore_share: float = Field(default=0.1, ge=0, le=1)  # share kept of the tasks that no lesson ever improved

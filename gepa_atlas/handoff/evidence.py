@@ -40,6 +40,7 @@ class Fact:
     leak: bool  # guidance that states the gold answer
     empty: bool  # no guidance at all
     contaminated: bool = False  # guidance of a train task that repeats a held-out one
+    words: int = 0  # of the guidance
 
     @property
     def scored(self) -> bool:
@@ -73,6 +74,7 @@ class Played:
     empty: bool
     contaminated: bool
     n: int
+    words: int = 0  # of the guidance
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Evidence:
             first.empty,
             first.contaminated,
             len(group),
+            first.words,
         )
 
     def error(self, base: Base, n: int, after_sd: float) -> float:

@@ -83,6 +83,8 @@ def lesson(found: Placed) -> Line:
         raise DataError(f"{place}: example.answers is {answers!r:.60}; it is a list of texts")
     for name, kind in (("candidate", str), ("protocol", str), ("guidance", dict)):
         _of(line, name, kind, place)
+    if not isinstance(line["guidance"].get("text", ""), str):
+        raise DataError(f"{place}: guidance.text is {line['guidance']['text']!r:.60}; it is text, or left out")
     if type(line.get("sample")) is not int or line["sample"] < 0:
         raise DataError(f"{place}: sample is {line.get('sample')!r}; it is a count from 0")
     for name in ("baseline", "second"):

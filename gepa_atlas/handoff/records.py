@@ -40,6 +40,7 @@ def fact_of(line: Line, task: Example, held: Held) -> Fact:
         leaks(guidance, task, attempt, protocol),
         not written(guidance).strip(),
         task.split == "train" and bool(held.repeated(written(guidance))),
+        len(written(guidance).split()),
     )
 
 

@@ -24,8 +24,8 @@ _NOTHING = Base(None, None, 0, 0.0)
 
 def at_task(played: Played, guidance: Guidance, task: Example, contaminated: bool) -> Played:
     """A candidate's guidance at a task it was not played at."""
-    leak, empty = leaks(guidance, task, None, "playbook"), not written(guidance).strip()
-    return replace(played, leak=leak, text=is_text(guidance), empty=empty, contaminated=contaminated)
+    leak, words = leaks(guidance, task, None, "playbook"), len(written(guidance).split())
+    return replace(played, leak=leak, text=is_text(guidance), empty=words == 0, contaminated=contaminated, words=words)
 
 
 def playbook(candidate: Candidate) -> Guidance:

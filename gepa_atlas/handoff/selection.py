@@ -22,7 +22,7 @@ class Selection:
 
 
 def usable(played: Iterable[Played], config: ExportConfig, train: frozenset[str]) -> Selection:
-    """Lessons a teacher may be shown at all: of train tasks, written as text, finished, sure enough, without the answer in them."""
+    """Lessons a teacher may be shown at all: of train tasks, written as text, finished, sure, short, without the answer in them."""
     removed: Counter[str] = Counter()
     kept = []
     for one in played:
@@ -33,6 +33,7 @@ def usable(played: Iterable[Played], config: ExportConfig, train: frozenset[str]
             else "truncated" if one.truncated
             else "answer_leak" if one.leak
             else "contaminated" if one.contaminated
+            else "too_long" if config.max_words is not None and one.words > config.max_words
             else "uncertain" if config.max_uncertainty is not None and one.judge_sd > config.max_uncertainty
             else None
         )  # fmt: skip

@@ -86,7 +86,8 @@ class Counted:
         )  # fmt: skip
         report.add(
             "completion_length", "warning", self.cut,
-            f"the best guidance is longer than grpo.max_completion_length ({lengths.completion}), so training cannot reach it; raise it",
+            f"the best guidance is longer than grpo.max_completion_length ({lengths.completion}), so training cannot reach it; raise it, "
+            "or leave longer guidance out (handoff.max_words)",
         )  # fmt: skip
         report.add(
             "chat_template", "error", self.broken,

@@ -2,7 +2,8 @@
 
 A stage's key is the hashes of what it reads and of its part of the configuration. Its `stage.json` is written as `running` with that key
 before it begins and as `done` after its outputs are on disk, so whatever instant a run is killed at, the next one knows whether the folder
-is finished (skipped), begun with the same key (the stage goes on from what it finds) or begun with another one (emptied first).
+is finished (skipped), begun with the same key (the stage goes on from what it finds) or begun with another one (emptied first; a finished
+result stays until the new one is whole, see `earlier`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gepa_atlas.errors import AtlasError, ConfigError, DataError, GateRefused, U
 from gepa_atlas.handoff.workspace import FOLDERS, Progress, Silent, StageRecord, StageResult, Workspace, read_record, sha256_file
 from gepa_atlas.store.exports import refused, write_json
 from gepa_atlas.store.lock import RunLock, refuse_remote
-from gepa_atlas.train import launch
+from gepa_atlas.train import earlier, launch
 from gepa_atlas.train.config import LoadedTrain, TrainConfig, from_resolved
 from gepa_atlas.train.report import REPORT, write_report
 from gepa_atlas.train.size import check_disk
@@ -113,7 +114,7 @@ def claim(loaded: LoadedTrain) -> Path:
 
 def _sweep(directory: Path) -> None:
     """Remove what a kill left of files and folders that were to be put in place whole: their unfinished names begin with a dot."""
-    for left in directory.glob(".*"):
+    for left in (path for path in directory.glob(".*") if path.suffix != earlier.SUFFIX):
         if left.is_dir():
             shutil.rmtree(left)
         else:
@@ -159,13 +160,22 @@ def run_stage(stage: Stage, work: Workspace, loaded: LoadedTrain) -> tuple[Stage
     inputs = stage_inputs(stage, work, loaded.config)
     config_sha = section_hash(stage, loaded)
     path = work.record_path(stage.name)
-    before = read_record(path)
-    same = before is not None and dict(before.inputs) == inputs and before.config_sha256 == config_sha
-    if before is not None and same and before.status == "done" and not changed_outputs(work, before):
-        return before, False
-    fresh = before is None or not same or before.status == "done"
-    if fresh:
-        _empty(work)
+
+    def same(record: StageRecord | None) -> bool:
+        return record is not None and dict(record.inputs) == inputs and record.config_sha256 == config_sha
+
+    earlier.mend(work)
+    before, whole = read_record(path), earlier.unchanged(work)
+    if not same(before) and same(kept := earlier.unchanged(earlier.aside(work))):
+        earlier.bring_back(work)
+        before = whole = kept
+    if whole is not None and same(whole):
+        return whole, False
+    fresh = before is None or before.status == "done" or not same(before)
+    if fresh and whole is not None:
+        earlier.keep(work)
+    elif fresh:
+        earlier.empty(work)
     began = _now()
     record = StageRecord(stage.name, "running", inputs, config_sha, {}, {}, work.seed, versions(), began, None)
     try:
@@ -174,15 +184,17 @@ def run_stage(stage: Stage, work: Workspace, loaded: LoadedTrain) -> tuple[Stage
         result = call(stage, work, loaded.config)
         outputs = {name: _hashed(work, name) for name in sorted(result.outputs)}
     except AtlasError as error:
-        if fresh and isinstance(error, UserError) and stage.name != "validate":  # validation.json is whole, and says more
-            _empty(work)
-        else:
+        refused_validation = stage.name == "validate" and (work.folder / "validation.json").is_file()  # it is whole, and says more
+        if not fresh or not isinstance(error, UserError) or refused_validation:
             _write(path, StageRecord(stage.name, "failed", inputs, config_sha, {}, {}, work.seed, versions(), began, _now(), str(error)))
+        elif not earlier.bring_back(work):
+            earlier.empty(work)
         raise
     except OSError as error:
         raise refused(work.folder, error) from error
     done = StageRecord(stage.name, "done", inputs, config_sha, outputs, dict(result.figures), work.seed, versions(), began, _now())
     _write(path, done)
+    earlier.drop(work)
     return done, True
 
 
@@ -220,9 +232,9 @@ def stage_inputs(stage: Stage, work: Workspace, config: TrainConfig) -> dict[str
     """name -> hash of everything that the stage reads."""
     found: dict[str, str] = {}
     names = [s.name for s in chain(config)]
-    for earlier in stage.after:
-        if earlier in names:
-            found |= {f"{earlier}/{path}": sha for path, sha in work.finished(earlier).outputs.items()}
+    for before in stage.after:
+        if before in names:
+            found |= {f"{before}/{path}": sha for path, sha in work.finished(before).outputs.items()}
     for entry in stage.inputs:
         found |= resolve(entry)(work, config)
     return found
@@ -238,31 +250,11 @@ def section_hash(stage: Stage, loaded: LoadedTrain) -> str:
     return digest({"stage": stage.name, "seed": loaded.config.seed, "sections": tree})
 
 
-def changed_outputs(work: Workspace, record: StageRecord) -> list[str]:
-    """Outputs that are gone or are no longer what the record says."""
-    folder = work.folder_of(record.stage)
-
-    def intact(name: str, sha: str) -> bool:
-        path = folder / name
-        return path.is_file() and sha256_file(path) == sha
-
-    return [name for name, sha in record.outputs.items() if not intact(name, sha)]
-
-
 def _hashed(work: Workspace, name: str) -> str:
     path = work.folder / name
     if not path.is_file():
         raise DataError(f"{path}: stage {work.stage} names it as an output and has not written it; please report this")
     return sha256_file(path)
-
-
-def _empty(work: Workspace) -> None:
-    """Remove what an earlier run of the stage left, its record first: a folder without one is unfinished work."""
-    work.record_path(work.stage).unlink(missing_ok=True)
-    if work.stage == "validate":  # lives in export's folder
-        (work.folder / "validation.json").unlink(missing_ok=True)
-    elif work.folder.exists():
-        shutil.rmtree(work.folder)
 
 
 def _write(path: Path, record: StageRecord) -> None:

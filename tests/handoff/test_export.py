@@ -172,6 +172,20 @@ def test_what_does_not_belong_to_the_run_is_refused(what: str, said: str, taught
     assert "\n" not in str(caught.value) and not list((tmp_path / "out" / "handoff").iterdir())
 
 
+def test_guidance_of_too_many_words_is_in_no_set_that_trains(taught: Path, tmp_path: Path) -> None:
+    def said() -> list[str]:
+        lines = [turn[0]["content"] for row in rows(tmp_path, "dpo") for turn in (row["chosen"], row["rejected"])]
+        return lines + [row["completion"][0]["content"] for name in ("sft", "kto") for row in rows(tmp_path, name)]
+
+    export(taught, tmp_path)
+    lengths = sorted({len(text.split()) for text in said()})
+    limit = lengths[0]
+    assert lengths[-1] > limit
+    export(taught, tmp_path, sft=False, max_words=limit)
+    assert said() and {len(text.split()) for text in said()} == {limit}
+    assert document(tmp_path, "manifest.json")["sft"]["removed"]["too_long"] > 0
+
+
 def test_a_failed_export_leaves_the_earlier_one(taught: Path, tmp_path: Path) -> None:
     export(taught, tmp_path)
     before = bytes_of(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def test_any_line(lines: list[dict[str, Any]]) -> None:
             try:
                 validate(place)
             except UserError as error:
-                assert str(error).startswith("validate: rows: 1 found (sft)"), error
+                # One line of three without a score is more than a fifth of them.
+                assert re.match(r"validate: (rows|judge_failed): \d+ found ", str(error)), error
 
 
 @given(st.data())

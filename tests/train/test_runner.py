@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gepa_atlas.errors import ConfigError, DataError, GateRefused, Outage, RunBusy
+from gepa_atlas.handoff.workspace import StageRecord, Workspace, sha256_file
+from gepa_atlas.store.exports import write_json
 from gepa_atlas.store.lock import RunLock
-from gepa_atlas.train import runner, stages
+from gepa_atlas.train import earlier, runner, stages
 from gepa_atlas.train.config import LoadedTrain, load_train_config
 from tests.train import toy
 
@@ -96,12 +103,78 @@ def test_bad_data_leaves_nothing_behind(place: Path) -> None:
     assert not (place / "out").exists()
 
 
-def test_bad_data_of_a_later_run_leaves_the_directory_and_no_half_stage(place: Path) -> None:
+def contents(directory: Path) -> dict[str, str]:
+    return {str(p.relative_to(directory)): p.read_text() for p in sorted(directory.rglob("*")) if p.is_file() and p.name not in ONCE}
+
+
+ONCE = ("grpo.json", "grpo_report.json", "run.lock", "ranks")  # of the run that came last
+
+
+def test_bad_data_of_a_later_run_leaves_the_earlier_result(place: Path) -> None:
     runner.run(loaded(place))
+    before = contents(place / "out")
     (place / "traces.jsonl").write_text("empty")
     with pytest.raises(DataError):
         runner.run(loaded(place))
-    assert not (place / "out" / "handoff").exists() and (place / "out" / "train" / "weights").exists()
+    assert contents(place / "out") == before
+    (place / "traces.jsonl").write_text("some lessons")
+    toy.ran(place)
+    runner.run(loaded(place))
+    assert toy.ran(place) == []
+
+
+def test_a_stage_that_does_not_end_well_keeps_the_earlier_result_until_a_new_one_is_whole(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.run(loaded(place))
+    before = contents(place / "out" / "train")
+    toy.ran(place)
+    monkeypatch.setenv("TOY_OUTAGE", "2")
+    with pytest.raises(Outage):
+        runner.run(loaded(place, "grpo.learning_rate=0.5"))
+    runner.run(loaded(place))  # back to the first configuration: nothing is made again
+    assert toy.ran(place) == ["train"] and contents(place / "out" / "train") == before
+    runner.run(loaded(place, "grpo.learning_rate=0.5"))
+    assert toy.ran(place) == ["train", "gate"] and not list((place / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("stage", ["validate", "train", "package"])
+@pytest.mark.parametrize("at", range(6))
+def test_a_kill_between_two_moves_leaves_one_result_whole(place: Path, monkeypatch: pytest.MonkeyPatch, stage: str, at: int) -> None:
+    """Killed before the n-th change of the file system while a result is set aside and brought back."""
+    work = Workspace(place / "out", stage, 0, place)
+    name = "validation.json" if stage == "validate" else "weights"
+    work.folder.mkdir(parents=True)
+    (work.folder / name).write_text("made")
+    (place / "out" / "handoff").mkdir(exist_ok=True)
+    (place / "out" / "handoff" / "traces.jsonl").write_text("of another stage")
+    outputs = {name: sha256_file(work.folder / name)}
+    write_json(work.record_path(stage), asdict(StageRecord(stage, "done", {}, "", outputs, {}, 0, {}, "", "")))
+    before = contents(place / "out")
+    left = at
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*given: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        return change
+
+    with monkeypatch.context() as patched:
+        for method in ("rename", "unlink"):
+            patched.setattr(Path, method, counted(getattr(Path, method)))
+        patched.setattr(shutil, "rmtree", counted(shutil.rmtree))
+        with contextlib.suppress(KeyboardInterrupt):
+            earlier.keep(work)
+            work.folder.mkdir(exist_ok=True)
+            (work.folder / "half").write_text("of the new one")
+            earlier.bring_back(work)
+    earlier.mend(work)
+    (work.folder / "half").unlink(missing_ok=True)
+    assert contents(place / "out") == before
 
 
 def test_the_gate_refuses_and_everything_is_kept(place: Path) -> None:
