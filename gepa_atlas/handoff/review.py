@@ -51,13 +51,14 @@ def digest_of(source: Source) -> str:
 
 def _with_states(lessons: Callable[[], Iterator[Placed]], run_id: str, address: str) -> Iterator[Placed]:
     from gepa_atlas.memory.rows import trace_id
-    from gepa_atlas.memory.store import states
+    from gepa_atlas.memory.store import Memory
 
     found = lessons()
-    while some := list(islice(found, _ASKED)):
-        names = [
-            trace_id(str(p.line.get("run_id") or run_id), p.line["candidate"], p.line["example"]["id"], p.line["sample"]) for p in some
-        ]
-        known = states(address, names)
-        for placed, name in zip(some, names, strict=True):
-            yield Placed(placed.place, placed.line | {"review_status": known.get(name, "")})
+    with Memory.open(address, create=False) as memory:
+        while some := list(islice(found, _ASKED)):
+            names = [
+                trace_id(str(p.line.get("run_id") or run_id), p.line["candidate"], p.line["example"]["id"], p.line["sample"]) for p in some
+            ]
+            known = memory.states(names)
+            for placed, name in zip(some, names, strict=True):
+                yield Placed(placed.place, placed.line | {"review_status": known.get(name, "")})

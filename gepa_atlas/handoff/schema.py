@@ -64,7 +64,7 @@ class TokenBlock(Row):
     prompt_ids: list[int]
     completion_ids: list[int]
     logprobs: list[Finite] | None = None
-    tokenizer_sha256: str
+    tokenizer_sha256: str  # of tokenizer.json
     model_sha256: str
 
     @model_validator(mode="after")

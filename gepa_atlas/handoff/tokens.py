@@ -10,11 +10,16 @@ from typing import Any, Protocol
 from gepa_atlas.handoff.prompts import Turn
 from gepa_atlas.handoff.report import Report
 
-CHECKS = ("prompt_context", "row_length", "completion_length", "chat_template")
+CHECKS = ("prompt_context", "row_length", "completion_length", "chat_template", "other_tokenizer")
 
 
 class Tokenizer(Protocol):
     """The tokenizer of the model that is to be trained, with its chat template."""
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of its tokenizer.json; None: it has no such file."""
+        ...
 
     def prompt(self, turns: Sequence[Turn]) -> Sequence[int]:
         """Ids of a prompt, the mark after which the assistant speaks included."""
@@ -50,6 +55,12 @@ class Counted:
     rows_too_long: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def block(self, trace_id: str, tokenizer_sha256: str) -> None:
+        """Tokens that came with a lesson."""
+        if self.tokenizer.sha256 not in (None, tokenizer_sha256):
+            self.foreign.append(trace_id)
 
     def prompt(self, name: str, turns: Sequence[Turn]) -> None:
         """A prompt that the model has to answer during training."""
@@ -92,6 +103,10 @@ class Counted:
         report.add(
             "chat_template", "error", self.broken,
             "the tokens of a row do not begin with those of its prompt, or leave nothing to the assistant; mend the chat template",
+        )  # fmt: skip
+        report.add(
+            "other_tokenizer", "error", self.foreign,
+            "token blocks of another tokenizer than that of the model to be trained; take the model they came from, or leave them out",
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from gepa_atlas.handoff import checks
 from gepa_atlas.handoff.config import Sections, ValidateConfig
 from gepa_atlas.handoff.contamination import Held
 from gepa_atlas.handoff.report import Report
-from gepa_atlas.handoff.schema import ROWS, GrpoRow, Row, SftRow, TaskRow
+from gepa_atlas.handoff.schema import ROWS, GrpoRow, Row, SftRow, TaskRow, TraceRecord
 from gepa_atlas.handoff.tokens import CHECKS, Counted, Lengths, Tokenizer
 from gepa_atlas.handoff.workspace import StageResult, Workspace, sha256_file
 from gepa_atlas.secrets import MASK, scrub
@@ -138,6 +138,8 @@ class Validation:
                 counted.prompt(f"{name} {row.task_id}", _turns(row.prompt))
             elif counted is not None and isinstance(row, SftRow) and row.completion:
                 counted.row(f"{name} {row.task_id}", _turns(row.prompt), _turns(row.completion)[0])
+            elif counted is not None and isinstance(row, TraceRecord) and row.tokens is not None:
+                counted.block(row.trace_id, row.tokens.tokenizer_sha256)
         return count
 
     def rows(self, name: str) -> Iterator[tuple[str, Row]]:

@@ -12,5 +12,5 @@ ingest   a run directory into the store; live is the same while the run goes on
 exchange JSONL, ATLAS session traces and Parquet, in and out
 warm     what a new run on a similar task can start from
 
-SQLAlchemy and Alembic are loaded with `store`, on first use. The hand-off asks `gepa_atlas.memory.store.states(url, ids)`.
+SQLAlchemy and Alembic are loaded with `store`, on first use. The hand-off asks `Memory.states`.
 """

@@ -207,7 +207,7 @@ TRAINABLE: tuple[State, ...] = ("approved", "golden")
 
 
 def states(url: str, ids: Iterable[str]) -> dict[str, State]:
-    """For the hand-off: the review state of each trace the store has; `rows.trace_id` makes the ids of a run's lessons. A trace that is
+    """The review state of each trace the store has; `rows.trace_id` makes the ids of a run's lessons. A trace that is
     not in the result was never reviewed. Only TRAINABLE states may train."""
     with Memory.open(url, create=False) as memory:
         return memory.states(ids)

@@ -15,6 +15,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,24 @@ def base_folder(work: Workspace, config: TrainConfig) -> Path:
 
 
 def base_sha256(folder: Path) -> str:
-    """One hash over weights, configuration and tokenizer of a model folder."""
+    """One hash over weights, configuration and tokenizer of a model folder. Files that are as they were are not read again."""
     names = sorted(
         file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin") or file.name in ("config.json", *_TOKENIZER)
     )
     if not any(name.endswith((".safetensors", ".bin")) for name in names):
         raise ConfigError(f"{folder}: there are no weights in it (model.safetensors); give a folder that save_pretrained wrote")
-    return digest({name: sha256_file(folder / name) for name in names})
+    return digest({name: _hash(folder / name, _stamp(folder / name)) for name in names})
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Another one when the file is written to or replaced."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, stamp: tuple[int, ...]) -> str:
+    return sha256_file(path)
 
 
 def quiet() -> None:

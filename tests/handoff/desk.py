@@ -58,6 +58,8 @@ class Notes:
 class Words:
     """A tokenizer of words, with a template of three marks; `dumb` forgets what the assistant said."""
 
+    sha256 = "words"
+
     def __init__(self, dumb: bool = False) -> None:
         self._dumb = dumb
         self._ids: dict[str, int] = {}

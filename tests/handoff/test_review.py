@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.handoff import exporter
+from gepa_atlas.handoff import review as from_memory
 from gepa_atlas.handoff.config import ExportConfig
 from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.memory.exchange import as_jsonl
@@ -18,6 +20,22 @@ from gepa_atlas.memory.review import review
 from gepa_atlas.memory.rows import trace_id
 from gepa_atlas.memory.store import Memory
 from tests.handoff.desk import Settings, document, export, rows
+
+
+def test_a_memory_is_opened_once_a_reading(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, opened = str(tmp_path / "memory.db"), []
+    with Memory.open(address) as memory:
+        ingest(memory, taught)
+    real = Memory.open
+
+    def counted(url: str, **more: Any) -> Memory:
+        opened.append(url)
+        return real(url, **more)
+
+    monkeypatch.setattr(Memory, "open", counted)
+    monkeypatch.setattr(from_memory, "_ASKED", 3)
+    export(taught, tmp_path, memory=address, sft=False)
+    assert opened == [address] * 2, "an export reads its lessons twice"
 
 
 def test_the_states_of_a_memory(taught: Path, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from gepa_atlas.errors import DataError
 from gepa_atlas.handoff.config import ValidateConfig
-from tests.handoff.desk import Grpo, Model, Rows, Settings, Sft, Words, checks, export, rows, validate
+from gepa_atlas.handoff.workspace import sha256_file
+from tests.handoff.desk import Grpo, Model, Rows, Settings, Sft, Words, checks, document, export, rows, validate
 
 Change = Callable[[Rows], Rows]
 ERRORS = (
     "schema", "range", "manifest", "rows", "test_exported", "val_trained", "split_changed", "unknown_task", "duplicate_trace_id",
     "task_in_two_splits", "same_task_two_splits", "empty", "contaminated_prompt", "contaminated_row", "judge_failed", "mixed_tokenizers",
-    "secrets", "prompt_context", "row_length", "chat_template",
+    "secrets", "prompt_context", "row_length", "chat_template", "other_tokenizer",
 )  # fmt: skip
 WARNINGS = (
     "noise", "same_task_two_ids", "near_duplicate_across_splits", "near_duplicate", "answer_leak", "exact_duplicate", "teacher_form",
@@ -61,7 +62,7 @@ def test_a_sound_hand_off_passes_every_check(sound: Path) -> None:
     assert found["prompt_context"]["figures"]["prompt_tokens"]["max"] > 50
     validate(sound)
     assert {name for name, check in checks(sound).items() if check["status"] == "skipped"} == {
-        "prompt_context", "row_length", "completion_length", "chat_template",
+        "prompt_context", "row_length", "completion_length", "chat_template", "other_tokenizer",
     }  # fmt: skip
 
 
@@ -149,6 +150,22 @@ def test_tokens_are_counted_with_the_models_own_tokenizer(settings: Settings, du
         with pytest.raises(DataError, match=f"validate: {check}: .*x\\d+"):
             validate(copy, Words(dumb), settings)
     assert checks(copy)[check]["status"] == "fail"
+
+
+def test_tokens_of_another_tokenizer_are_refused(copy: Path) -> None:
+    path = copy / "handoff" / "traces.jsonl"
+    lines = rows(copy, "traces")
+    for name, refuses in (("words", False), ("others", True)):
+        path.write_text("".join(json.dumps(row | {"tokens": block(name)}) + "\n" for row in lines))
+        manifest = document(copy, "manifest.json")
+        manifest["files"]["traces.jsonl"] = sha256_file(path)
+        (copy / "handoff" / "manifest.json").write_text(json.dumps(manifest))
+        if refuses:
+            with pytest.raises(DataError, match=r"validate: other_tokenizer: \d+ found .*take the model they came from"):
+                validate(copy, Words())
+        else:
+            validate(copy, Words())
+        assert (checks(copy)["other_tokenizer"]["status"] == "fail") == refuses
 
 
 def test_a_leak_may_be_made_an_error_and_others_data_is_kept_out(copy: Path) -> None:

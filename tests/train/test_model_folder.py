@@ -38,3 +38,14 @@ def test_what_cannot_be_read_is_named(name: str, text: str | None, tmp_path: Pat
         weights.load_tokenizer(folder, model)
         weights.load_base(folder, model)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_weights_are_hashed_once_and_anew_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"first")
+    read: list[str] = []
+    monkeypatch.setattr(weights, "sha256_file", lambda path: read.append(path.name) or path.read_bytes().hex())
+    before = weights.base_sha256(tmp_path)
+    assert weights.base_sha256(tmp_path) == before and sorted(read) == ["config.json", "model.safetensors"]
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert weights.base_sha256(tmp_path) != before and read[2:] == ["model.safetensors"]
