@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 _FENCE = re.compile(r"^\s*(```|~~~)")
@@ -29,11 +30,16 @@ def split(text: str) -> tuple[Piece, ...]:
             if found:
                 found[-1] = replace(found[-1], gap=found[-1].gap + block)
             continue
-        body = block.rstrip()
-        end = block[len(body) :]
-        parts = [body] if _FENCE.match(body) else _SENTENCE.split(body)
-        found += [Piece(part, gap) for part, gap in zip(parts[::2], [*parts[1::2], end], strict=True)]
+        found += _items(block)
     return tuple(found)
+
+
+@lru_cache(4096)  # of a child, all lines but one or two are known
+def _items(block: str) -> tuple[Piece, ...]:
+    """The sentences of a line, or a fenced block."""
+    body = block.rstrip()
+    parts = [body] if _FENCE.match(body) else _SENTENCE.split(body)
+    return tuple(Piece(part, gap) for part, gap in zip(parts[::2], [*parts[1::2], block[len(body) :]], strict=True))
 
 
 def _blocks(text: str) -> Iterable[str]:
@@ -61,16 +67,24 @@ def texts(text: str) -> list[str]:
     return [bare(p.text) for p in split(text)]
 
 
+@lru_cache(4096)
 def bare(item: str) -> str:
     return _BULLET.sub("", item).strip()
 
 
 def dressed(pieces: Sequence[Piece], item: str) -> str:
     """`item` with the bullet that most of these items have, unless it has structure of its own."""
-    marks = [m[0] for p in pieces if (m := _BULLET.match(p.text))]
-    if len(marks) * 2 <= len(pieces) or len(pieces) < 2 or "\n" in item or _BULLET.match(item):
+    marks = [mark for p in pieces if (mark := _mark(p.text))]
+    if len(marks) * 2 <= len(pieces) or len(pieces) < 2 or "\n" in item or _mark(item):
         return item
     return max(set(marks), key=lambda m: (marks.count(m), m)) + item
+
+
+@lru_cache(4096)
+def _mark(item: str) -> str:
+    """Its bullet with the space around it; empty where it has none."""
+    found = _BULLET.match(item)
+    return found[0] if found else ""
 
 
 def insert(pieces: Sequence[Piece], at: int, item: str) -> tuple[Piece, ...]:

@@ -49,7 +49,6 @@ class Settings:
     minibatch: int = 6
     retest: int = 8
     retest_share: float = 0.2
-    sure: float = 0.99
 
 
 class _Reflection:
@@ -96,7 +95,6 @@ class Edge:
             minibatch=settings.minibatch,
             retest=settings.retest,
             retest_share=settings.retest_share,
-            sure=settings.sure,
         )
         self.evolution = Evolution(
             self.plan,

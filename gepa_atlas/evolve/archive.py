@@ -36,9 +36,12 @@ class Entry:
     def id(self) -> str:
         return self.candidate.id
 
-    def chance_over(self, other: Entry) -> float:
-        """Probability of being truly better than another entry, which counts as known where it was never measured."""
-        sd = math.sqrt(self.var + (other.var if other.n else 0.0))
+    def chance_over(self, other: Entry, unseen: float = 0.0) -> float:
+        """Probability of being truly better than another entry, which counts as known where it was never measured.
+
+        `unseen`: the variance that examples add to the difference which are not those of the val split.
+        """
+        sd = math.sqrt(self.var + (other.var if other.n else 0.0) + unseen)
         return 0.5 * (1 + math.erf((self.mean - other.mean) / (sd * math.sqrt(2))))
 
 

@@ -191,6 +191,7 @@ class Belief:
         self._weights = Gaussian()
         self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
         self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
+        self._new = np.zeros(64, dtype=bool)  # of each weight: whether it is of an item that the seed does not have
         self._worth[:], self._own[:], self._in[:] = -1, -1, False
         self._level = self._weight(0.0, LEVEL_SD)
         self._idea, self._idea_about = self._weight(0.0, IDEA_SD), self._weight(0.0, IDEA_ABOUT_SD)
@@ -198,8 +199,8 @@ class Belief:
     def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False) -> int:
         at = self._weights.append(mean, sd**2)
         if at == len(self._item):
-            self._item, self._about = np.tile(self._item, 2), np.tile(self._about, 2)
-        self._item[at], self._about[at] = item, about
+            self._item, self._about, self._new = np.tile(self._item, 2), np.tile(self._about, 2), np.tile(self._new, 2)
+        self._item[at], self._about[at], self._new[at] = item, about, item >= 0 and item not in self.catalogue.rows[0]
         self._lift: tuple[Ints, Floats] | None = None
         return at
 
@@ -260,7 +261,7 @@ class Belief:
         """The table, where `reach(items)` is how far each item is about what a row stands for."""
         items, about = self._item[: len(self._weights)], self._about[: len(self._weights)]
         table[:, about] *= reach(items[about])
-        new = (items >= 0) & ~np.isin(items, self.catalogue.rows[0])
+        new = self._new[: len(self._weights)]
         table[:, self._idea] = table @ (new & ~about)
         table[:, self._idea_about] = table @ (new & about)
         return table

@@ -356,11 +356,15 @@ class Evolution:
         return [e for e in self.archive.entries if e.n and e.cells >= enough] or [self.archive.entries[0]]
 
     def winner(self) -> Entry:
-        """Who goes to the held-out test: the best of the well-measured, within a hair the shorter; the seed where that may be luck."""
+        """Who goes to the held-out test: the best of the well-measured, within a hair the shorter; the seed where that may be luck.
+
+        What is believed is about the val examples, on which all candidates that share an item were measured alike; on others the
+        difference may be another one by as much as a mean over so many examples varies.
+        """
         seed, pool = self.archive.entries[0], self._well_measured()
         top = max(e.mean for e in pool)
         best = min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
-        return best if best.chance_over(seed) >= self.plan.sure else seed
+        return best if best.chance_over(seed, self.belief.cell_var / len(self.val)) >= self.plan.sure else seed
 
     def _reserve_final(self, test: tuple[str, ...]) -> tuple[str, ...]:
         """Keep rollouts for the held-out test before anything is spent: baseline, seed and winner on each test example."""

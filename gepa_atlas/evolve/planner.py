@@ -37,7 +37,7 @@ class Plan:
     minibatch: int = 6  # val cells that a new child is tried on
     retest: int = 8  # candidates that race for the win when the search is over
     retest_share: float = 0.2  # share of the search's rollouts that is kept for this race
-    sure: float = 0.99  # posterior probability of being better than the seed below which the seed itself is the winner
+    sure: float = 0.97  # probability of being better than the seed on new examples below which the seed itself is the winner
     final_share: float = 0.4  # at most this share of the rollouts is kept for the held-out test
     plateau: int | None = None  # children in a row without a new best before the search ends
     target: float | None = None  # mean gain at which the search ends
