@@ -182,8 +182,10 @@ class Evidence:
         found = {}
         for candidate, values in columns.items():
             if len(values) > 1:
-                mean = fmean(values)
-                found[candidate] = Standing(mean, mean - self.z * stdev(values) / math.sqrt(len(values)), len(values))
+                mean, n = fmean(values), len(values)
+                # n equal values have no deviation and are no certainty: at least the width of a Wilson bound, as in the search's intervals.
+                width = max(self.z * stdev(values) / math.sqrt(n), self.z**2 / (n + self.z**2) * (mean + 1) / 2)
+                found[candidate] = Standing(mean, mean - width, n)
         return found
 
 

@@ -40,6 +40,7 @@ class TinyConfig(Settings):
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     vocabulary: int = Field(default=256, ge=16)  # words at most
+    spaces: bool = False  # spaces and line breaks are part of the words: it can write demonstrations, which are told by their lines
     pretrain_steps: int = Field(default=0, ge=0)  # steps of next-word training on the hand-off's prompts before anything else
 
 

@@ -25,6 +25,7 @@ TEMPLATE = (
 )
 TEXTS = ("sft.jsonl", "grpo_train.jsonl", "grpo_val.jsonl", "tasks.jsonl", "prompts.jsonl")
 _NOT_READ = re.compile(r"(?:^|_)(?:id|ids|hash|hashes|json|answers|spec|split|role)$")
+_WORDS, _EXACT = r"\w+|[^\w\s]+", r" ?\w+| ?[^\w\s]+|\s"
 _BATCH, _RATE = 16, 3e-3
 _SPREAD = 0.05  # standard deviation of the random weights
 _ECHO = 0.5  # share of pretraining in which the answer repeats the question
@@ -35,16 +36,20 @@ def build(target: Path, how: TinyConfig, context: int, seed: int, handoff: Path)
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     tokenizers: Any = importlib.import_module("tokenizers")
-    counted = Counter(word for text in texts_of(handoff) for word in re.findall(r"\w+|[^\w\s]+", text))
+    counted = Counter(word for text in texts_of(handoff) for word in re.findall(_EXACT if how.spaces else _WORDS, text))
     special = (PAD, UNKNOWN, END, *TURNS)
     words = sorted(counted, key=lambda word: (-counted[word], word))[: how.vocabulary - len(special)]
     vocabulary = {word: at for at, word in enumerate((*special, *words))}
     tokens = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokens.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    if how.spaces:
+        tokens.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(_EXACT), "isolated")
+        tokens.decoder = tokenizers.decoders.Fuse()
     made: Any = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokens, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, additional_special_tokens=list(TURNS)
-    )
-    made.chat_template = TEMPLATE
+        tokenizer_object=tokens, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, additional_special_tokens=list(TURNS),
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    made.chat_template = TEMPLATE.replace(" {{ m['content'] }} <end> ", "{{ m['content'] }}<end>") if how.spaces else TEMPLATE
     made.save_pretrained(target)
     shape = transformers.LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=how.hidden, intermediate_size=2 * how.hidden, num_hidden_layers=how.layers,

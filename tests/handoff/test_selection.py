@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,22 @@ def test_pairs_need_a_gap_that_is_more_than_the_judges_noise() -> None:
         "wide",
         "wide",
     ]
+
+
+@pytest.mark.parametrize("z", [0.5, 1.0, 2.0])
+def test_a_few_equal_val_tasks_are_no_certainty(z: float) -> None:
+    """What a candidate was worth is bounded; with two standard errors, 40 tasks of which two failed say more than 12 of 12."""
+    wins = {"few": [1.0] * 12, "many": [1.0] * 38 + [0.0] * 2, "none": [0.0] * 12}
+    found = Evidence(
+        [
+            Fact(f"{name}{n}", f"t{n}", "val", name, name, "b", 0.0, after, 0.0, 0.0, False, True, False, False)
+            for name, values in wins.items()
+            for n, after in enumerate(values)
+        ],
+        z,
+    ).standings
+    assert all(standing.delta_low < standing.delta for standing in found.values())
+    assert (found["many"].delta_low > found["few"].delta_low) == (z > 1)
 
 
 def test_kto_says_nothing_where_there_was_nothing_to_gain() -> None:

@@ -1,4 +1,4 @@
-"""The packaged model as weights to train: the same model as llama.cpp runs. Half a minute and 600 MB, so only when asked for:
+"""The packaged model as weights to train and as the student of a training run. Minutes and 600 MB, so only when asked for:
 
 GEPA_ATLAS_EMBEDDED=1 python -m pytest tests/train/test_embedded.py
 """
@@ -6,8 +6,13 @@ GEPA_ATLAS_EMBEDDED=1 python -m pytest tests/train/test_embedded.py
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,8 @@ from tests.train import room
 pytestmark = [
     pytest.mark.local,
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("GEPA_ATLAS_EMBEDDED"), reason="takes half a minute: set GEPA_ATLAS_EMBEDDED=1 to run it"),
+    pytest.mark.skipif(not os.environ.get("GEPA_ATLAS_EMBEDDED"), reason="takes minutes: set GEPA_ATLAS_EMBEDDED=1 to run it"),
+    pytest.mark.timeout(1800),
 ]
 
 PROMPTS = (
@@ -69,3 +75,17 @@ def test_the_next_word_is_as_likely_as_in_llama_cpp(model: tuple[Any, Any]) -> N
         agree += int(ours.argmax()) == max(theirs, key=theirs.__getitem__)
     assert sum(values) / len(values) < 0.03, values
     assert agree >= 7
+
+
+def test_the_quickstart_goes_all_the_way_to_a_decision(tmp_path: Path) -> None:
+    """The documented sequence as it stands: search, lessons, training, the ship gate."""
+    page = (room.ROOT / "docs" / "training.md").read_text("utf-8")
+    block = re.search(r"^```text\n(gepa-atlas optimize configs/examples/quickstart.yaml\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    (tmp_path / "configs").symlink_to(room.ROOT / "configs")
+    for line in block[1].splitlines():
+        program, *argv = shlex.split(line)
+        done = subprocess.run([Path(sys.executable).with_name(program), *argv], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    report = json.loads((tmp_path / "runs/quickstart-grpo/grpo_report.json").read_text())
+    assert report["verdict"] == "pass" and report["gain_low"] > 0.3 and report["n_tasks"] == 40

@@ -1,4 +1,4 @@
-"""Folders that are no model, or no longer one: a line that names the folder."""
+"""Folders of models: what cannot be read is named in a line, and what was hashed is not read again."""
 
 from __future__ import annotations
 
