@@ -30,7 +30,7 @@ def test_no_file_may_grow_beyond_a_size(stage: Stage, room: Path, want: str) -> 
     """The kernel refuses every write beyond a limit, of run.db, its log or an export: each size stops the run somewhere else."""
     largest = max(path.stat().st_size for path in (room / "whole").iterdir())
     refused = 0
-    for size in (*range(1024, 60_000, 5_500), *range(60_000, largest + 60_000, 40_000)):
+    for size in (*range(1024, 60_000, 9_000), *range(60_000, largest + 60_000, 80_000)):
         directory, book = room / f"run{size}", room / f"run{size}.book"
         witness = Witness(directory, book)
         ended = stage.run(*command(directory, book), largest_file=size)
