@@ -23,8 +23,9 @@ from gepa_atlas.train.fit import ADAPTER
 from gepa_atlas.train.generate import Written, write
 from gepa_atlas.train.prompts import Prompts, check_lengths, prompts_of
 from gepa_atlas.train.reward import protocol_name
-from gepa_atlas.train.school import Outcome, School, read_rows, tasks_of
+from gepa_atlas.train.school import Outcome, School, tasks_of
 from gepa_atlas.train.stages import adapter_before
+from gepa_atlas.train.suites import asked
 from gepa_atlas.types import Example
 
 CELLS = "cells.jsonl"
@@ -77,14 +78,9 @@ def questions_of(work: Workspace, config: TrainConfig, school: School) -> list[Q
     if not tasks:
         raise DataError(f"eval.split: the hand-off has no {config.eval.split} tasks; set eval.split: val, or export a run that has some")
     found = [_question("task", task, baselines.get(task.id)) for task in tasks]
-    if config.eval.underspecified is not None:
-        asked = [
-            Example(f"underspecified-{at}", row["question"], (), row.get("context") or "", "test")
-            for at, row in enumerate(read_rows(work.input_path(config.eval.underspecified)))
-        ]
-        outcomes: list[Outcome] = school.loop.wait(gathered(school.alone(task) for task in asked))
-        found += [Question("underspecified", task, outcome.output, None) for task, outcome in zip(asked, outcomes, strict=True)]
-    return found
+    vague = asked(work, config, "underspecified")
+    outcomes: list[Outcome] = school.loop.wait(gathered(school.alone(task) for task in vague))
+    return found + [Question("underspecified", task, outcome.output, None) for task, outcome in zip(vague, outcomes, strict=True)]
 
 
 def _question(kind: str, task: Example, baseline: Baseline | None) -> Question:
@@ -164,14 +160,9 @@ def _row(
 
 def _regression(work: Workspace, config: TrainConfig, school: School, model: Any, tokenizer: Any, who: str) -> list[dict[str, Any]]:
     """The regression suite, asked of the trainee itself without a teacher's prompt: what else it could do before, it still can."""
-    if config.eval.regression is None:
+    tasks = asked(work, config, "regression")
+    if not tasks:
         return []
-    tasks = [
-        Example(
-            f"regression-{at}", row["question"], (row["answer"],) if isinstance(row["answer"], str) else tuple(row["answer"]), split="test"
-        )
-        for at, row in enumerate(read_rows(work.input_path(config.eval.regression)))
-    ]
     written = write(
         model, tokenizer, [messages("", task.question) for task in tasks], max_tokens=config.grpo.max_completion_length, temperature=0.0,
         seed=work.seed, batch_size=config.eval.batch_size,

@@ -13,7 +13,7 @@ from gepa_atlas.handoff.workspace import Workspace
 from gepa_atlas.rim.config import RimConfig
 from gepa_atlas.rim.judges.base import JudgeSettings
 from gepa_atlas.settings import load
-from gepa_atlas.train import school
+from gepa_atlas.train import school, suites
 from gepa_atlas.train.config import LoadedTrain, TrainConfig
 from gepa_atlas.train.launch import launch_lines
 from gepa_atlas.train.runner import resolve
@@ -34,7 +34,7 @@ def plan(loaded: LoadedTrain) -> dict[str, Any]:
         resolve(BY_NAME["export"].entry)(work, config)
         rows = {file: read_jsonl(work.folder / f"{file}.jsonl") for file in FILES}
         judging = load(RimConfig, school.source_of(work, config).rim, "rim")
-    asked = {name: len(read_jsonl(loaded.base_dir / path)) if path else 0 for name, path in _files(config).items()}
+        asked = {name: len(suites.asked(work, config, name)) for name in suites.NAMES}
     counts = planned_counts(config, rows, asked)
     size = size_of(config, loaded.base_dir)
     return {
@@ -45,10 +45,6 @@ def plan(loaded: LoadedTrain) -> dict[str, Any]:
         "memory": {"parameters": size.parameters, "trained": size.trained, "bytes_a_process": size.memory, "disk_bytes": size.disk},
         "launch": launch_lines(config, loaded.base_dir, loaded.output_dir.absolute(), config.model.id or "MODEL"),
     }
-
-
-def _files(config: TrainConfig) -> dict[str, str | None]:
-    return {"underspecified": config.eval.underspecified, "regression": config.eval.regression}
 
 
 def read_jsonl(path: Path) -> list[Any]:

@@ -59,7 +59,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "eval", "gepa_atlas.train.evaluate:run", ("export", "baseline", *_TRAINED), ("model", "eval", "reward", "student", "rim"),
-        (_WEIGHTS, _SCHOOL),
+        (_WEIGHTS, _SCHOOL, "gepa_atlas.train.suites:inputs"),
     ),
     Stage("gate", "gepa_atlas.ship.gate:run", ("export", "eval"), ("gate", "package"), ("gepa_atlas.ship.gate:inputs",)),
     Stage("package", "gepa_atlas.ship.bundle:run", ("export", *_TRAINED, "eval", "gate"), ("package", "model")),

@@ -10,6 +10,7 @@ from gepa_atlas.errors import MissingExtra
 from gepa_atlas.handoff import validator
 from gepa_atlas.handoff.prompts import Turn
 from gepa_atlas.handoff.workspace import StageResult, Workspace, sha256_file
+from gepa_atlas.train import suites
 from gepa_atlas.train.config import TrainConfig
 from gepa_atlas.train.fields import require_extra
 from gepa_atlas.train.weights import base_folder, load_tokenizer
@@ -39,6 +40,7 @@ class ChatTokens:
 
 def validate(work: Workspace, config: TrainConfig) -> StageResult:
     """Check the hand-off. Without the extra [train] the checks in tokens are skipped, and said to be."""
+    suites.check(work, config)
     try:
         require_extra()
         folder = base_folder(work, config)
