@@ -4,6 +4,7 @@ planted   a search over ToyWorld settings against the whole matrix: how good its
 speedup   a matrix of CPU-bound cells with one job and with two, in one run: wall clock of the first over that of the second
 overhead  seconds a cell takes beyond its own work, on loky
 resume    a search of 500 trials, killed again and again: trials lost, trials double
+same      the sweep of --sweep on loky, a Ray cluster of two nodes and Dask, undisturbed and with a worker killed half-way: equal tables
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import yaml
 
 from benchmarks.results import ROOT, Row, meta, table, write
+from benchmarks.same import same
 from gepa_atlas.sweep.config import load_sweep
 from gepa_atlas.sweep.figures import mean_of
 from gepa_atlas.sweep.report import Findings, read_findings
@@ -139,19 +141,23 @@ def resume(place: Path, kills: int = 8, trials: int = 500) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["planted", "speedup", "overhead", "resume", []], help="default: all")
+    parser.add_argument("what", nargs="*", choices=["planted", "speedup", "overhead", "resume", "same", []], help="default: all")
     parser.add_argument("--keys", default="0,1,2,3,4", help="seeds of the searches of `planted`")
+    parser.add_argument("--sweep", type=Path, default=ROOT / "configs" / "sweeps" / "local.yaml", help="the file for `same`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of --sweep; repeatable")
+    parser.add_argument("--into", type=float, default=10.0, help="seconds into its cell that the worker is killed in `same`")
     parser.add_argument("--json", type=Path, help="write the rows there")
     given = parser.parse_args()
     keys = [int(k) for k in given.keys.split(",")]
     todo: dict[str, Callable[[Path], list[Row]]] = {
         "planted": lambda place: planted(place, keys), "speedup": speedup, "overhead": overhead, "resume": resume,
+        "same": lambda place: same(place, given.sweep, given.into, given.set),
     }  # fmt: skip
     rows: list[Row] = []
     for name in given.what or todo:
         with tempfile.TemporaryDirectory(prefix="gepa_atlas_sweeps_") as place:
             rows += todo[name](Path(place))
-    print(table(rows, ["what", "key", "figure", "unit", "share_of_matrix"]))
+    print(table(rows, ["what", "key", "figure", "unit", "share_of_matrix", "seconds"]))
     if given.json:
         write(given.json, meta("sweeps", keys=keys), rows)
 

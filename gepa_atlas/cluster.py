@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -58,6 +59,13 @@ def lost_errors(name: str) -> tuple[type[BaseException], ...]:
     return (BrokenProcessPool,)
 
 
+@dataclass(frozen=True)
+class Lost:
+    """Stands for the result of a call whose worker is gone."""
+
+    reason: str
+
+
 # -- back-ends --------------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +77,7 @@ def _loky(config: BackendConfig) -> Iterator[int]:
     try:
         yield cpu_count()
     finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)  # the one there is, whatever it was made with
 
 
 @contextmanager
@@ -78,7 +86,6 @@ def _ray(config: BackendConfig) -> Iterator[int]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
-        from ray.util.joblib import register_ray
     except ImportError:
         raise MissingExtra("backend: ray", "ray") from None
     package = str(Path(__file__).parent)
@@ -93,7 +100,6 @@ def _ray(config: BackendConfig) -> Iterator[int]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _unreachable(config, error) from None
-    register_ray()
     try:
         yield max(1, int(ray.cluster_resources().get("CPU", 1)))
     finally:
@@ -149,6 +155,36 @@ def submitter(config: BackendConfig, jobs: int) -> Callable[..., Future[Any]]:
     from joblib.externals.loky import get_reusable_executor
 
     return lambda function, *arguments: get_reusable_executor(max_workers=jobs).submit(function, *arguments)
+
+
+def tasks(config: BackendConfig, jobs: int) -> str:
+    """The name of a joblib back-end whose calls are tasks of the open cluster, where a lost worker takes one of them along, as `Lost`.
+
+    Ray's own back-end keeps actors that ask for no processor, so all may land on one node, returns lists only, and loses a whole list with
+    a worker; that of Dask waits for ever when a task has killed its workers.
+    """
+    from joblib import register_parallel_backend
+    from joblib._parallel_backends import ThreadingBackend
+
+    submit, lost = submitter(config, jobs), lost_errors(config.name)
+
+    def waited(batch: Callable[[], list[Any]]) -> list[Any]:
+        try:
+            return submit(_called, batch).result()  # type: ignore[no-any-return]
+        except lost as error:
+            return [Lost(" ".join(str(error).split()) or type(error).__name__)]
+
+    class Tasks(ThreadingBackend):  # type: ignore[misc]  # joblib has no types
+        def submit(self, func: Callable[[], list[Any]], callback: Any = None) -> Any:
+            return super().submit(functools.partial(waited, func), callback)
+
+    name = f"tasks of {config.name}"
+    register_parallel_backend(name, Tasks)
+    return name
+
+
+def _called(batch: Callable[[], list[Any]]) -> list[Any]:
+    return batch()
 
 
 def _reach(config: BackendConfig) -> None:

@@ -12,6 +12,7 @@ AtlasError
 ├── GateRefused               exit code 3: the gate did not pass what was trained (fail or inconclusive); everything is kept
 ├── BundleDamaged             exit code 4: a bundle or the registry is not what its checksums say; nothing was changed
 ├── Unhealthy                 exit code 4: a guard stopped training, and says which
+├── SweepFailed               exit code 4: no combination of a sweep could be finished; its cells say why
 ├── StoreFull                 exit code 74: the disk refused a write; run.db is intact and the run can be resumed
 ├── Outage                    exit code 75: an endpoint failed too often in a row; the run is saved and can be resumed
 ├── ContractError             a noun was built wrongly: a defect of ours or of an extension, never of a user
@@ -83,6 +84,10 @@ class BundleDamaged(AtlasError):
 
 
 class Unhealthy(AtlasError):
+    exit_code = 4
+
+
+class SweepFailed(AtlasError):
     exit_code = 4
 
 

@@ -12,32 +12,35 @@ import sys
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.overhead.__main__ import apart as search_alone
 from benchmarks.scale.ahead import LIMITS, ahead
-from benchmarks.scale.measure import Taken, apart
+from benchmarks.scale.measure import Taken, quickest
 from benchmarks.scale.model import Model, figures, fit, load_of
 
 FILE = results.ROOT / "benchmarks" / "results" / "scale.json"
-SMALL = [(examples, rollouts) for examples in (200, 400, 1000) for rollouts in (500, 1000, 2000)]
+# (examples, rollouts, minibatch): few and many candidates for the rollouts, with long and short prompts, so that terms can be told apart.
+USUAL = [(examples, rollouts, 6) for examples in (200, 400, 1000) for rollouts in (500, 1000, 2000)]
+OTHER = [(examples, rollouts, minibatch) for examples, rollouts in ((400, 1000), (1000, 2000)) for minibatch in (1, 2, 12)]
 UNITS = {
     "seconds": "s of one core", "rest": "s, other than", "engine": "s in the search's decisions", "report": "s of exports",
     "memory": "MB", "run_db": "bytes", "written": "bytes written", "traces": "bytes", "page": "bytes of report.html",
 }  # fmt: skip
 
 
-def small_runs(seeds: int) -> list[Taken]:
-    found = []
+def small_runs(seeds: int, times: int) -> Model:
+    usual: list[Taken] = []
+    other: list[Taken] = []
     for seed in range(seeds):
-        for examples, rollouts in SMALL:
-            found.append(apart(examples, rollouts, seed))
-            print(f"  {found[-1]}", file=sys.stderr, flush=True)
-    return found
+        for setups, found in ((USUAL, usual), (OTHER, other)):
+            for examples, rollouts, minibatch in setups:
+                found.append(quickest(times, examples, rollouts, seed, minibatch))
+                print(f"  {found[-1]}", file=sys.stderr, flush=True)
+    return fit([*usual, *other], [run for run in usual if run.rollouts > 1600])
 
 
-def check(model: Model, examples: int, rollouts: int) -> list[results.Row]:
+def check(model: Model, examples: int, rollouts: int, times: int) -> list[results.Row]:
     """Predicted and measured. What the run does (its slots, its prompts' length) is taken from the run, what that costs is predicted; the
     number of slots is predicted beside."""
-    taken = apart(examples, rollouts, 7)
+    taken = quickest(times, examples, rollouts, 7)
     print(f"  {taken}", file=sys.stderr, flush=True)
     predicted, measured = model.predict(load_of(taken)), figures(taken)
     rows: list[results.Row] = [
@@ -53,25 +56,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("what", choices=["check", "ahead"])
     parser.add_argument("--examples", type=int, default=400, help="of the large run")
     parser.add_argument("--rollouts", type=int, default=20_000, help="of the large run")
-    parser.add_argument("--seeds", type=int, default=2, help="small runs of each size")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds of the small runs")
+    parser.add_argument("--times", type=int, default=3, help="each run is made so often, and the quickest counts, small and large alike")
     parser.add_argument("--model", type=Path, default=FILE, help="for `ahead`: the file with the fitted coefficients")
     parser.add_argument("--json", type=Path, help="for `check`: write coefficients and rows there")
     args = parser.parse_args(argv)
     if args.what == "ahead":
         about = json.loads(args.model.read_text("utf-8"))["meta"]
-        model = Model({name: tuple(w) for name, w in about["weights"].items()}, about["slots"], about["candidates"])
+        model = Model({name: tuple(w) for name, w in about["weights"].items()}, about["slots"], about["candidates"], about["known"])
         rows = ahead(model)
         print(results.table(rows, list(rows[0])))
         print(f"limits: {', '.join(f'{name} {limit:g}' for name, limit in LIMITS.items())}")
         return 0
-    few, many = (search_alone("atlas", "engine", n, 400, 60.0) for n in (400, 1600))
-    growth = (many["ms_per_proposal"] - few["ms_per_proposal"]) / 1000 / (many["reached"] - few["reached"])
-    print(f"  the search alone: {few} {many}", file=sys.stderr, flush=True)
-    model = fit(small_runs(args.seeds), max(0.0, growth))
-    rows = check(model, args.examples, args.rollouts)
+    model = small_runs(args.seeds, args.times)
+    rows = check(model, args.examples, args.rollouts, args.times)
     print(results.table(rows, ["what", "predicted", "measured", "ratio", "unit"]))
     if args.json:
-        about = results.meta("scale", weights=model.weights, slots=model.slots, candidates=model.candidates)
+        about = results.meta("scale", weights=model.weights, slots=model.slots, candidates=model.candidates, known=model.known)
         results.write(args.json, about, rows)
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.results import Row
-from benchmarks.scale.model import Load, Model
+from benchmarks.scale.model import WEIGHTS, Load, Model
 
 LIMITS = {"memory GB": 16.0, "run.db GB": 100.0, "core hours": 24.0, "page MB": 50.0}
 STEPS = [
@@ -35,7 +35,7 @@ def ahead(model: Model) -> list[Row]:
     """A row a size; `breaks` names what passes its limit, the worst first."""
     rows: list[Row] = []
     for candidates, examples, rollouts in STEPS:
-        load = Load(examples, rollouts, round(max(candidates, model.slots * rollouts)), candidates, _PROMPT)
+        load = Load(rollouts, round(max(candidates, model.slots * rollouts)), model.known * candidates, WEIGHTS, _PROMPT)
         found = model.predict(load)
         figures = {
             "memory GB": found["memory"] / 1e3 + arrays(candidates, examples) / 1e9,

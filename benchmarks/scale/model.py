@@ -11,33 +11,31 @@ import numpy.typing as npt
 from benchmarks.scale.measure import Taken
 
 Floats = npt.NDArray[np.float64]
-WINDOW = 128  # entries that the search's belief reasons about (gepa_atlas/evolve/belief.py)
+WEIGHTS = 256  # of the search's belief, at most (gepa_atlas/evolve/belief.py)
 
 
 @dataclass(frozen=True)
 class Load:
     """What a run does."""
 
-    examples: int
     rollouts: int
     slots: int
-    candidates: int
+    known: float  # candidates, mean over slots
+    weights: float  # of the search's belief, mean over slots
     prompt: float  # characters
 
 
 Term = Callable[[Load], float]
 
 
-def _reasoned(load: Load) -> float:
-    """Slots times the entries that are reasoned about at each, candidates coming in evenly."""
-    n = load.candidates
-    mean = n / 2 if n <= WINDOW else WINDOW * (1 - WINDOW / (2 * n))
-    return load.slots * mean
+def _weighed(load: Load) -> float:
+    """Slots times what the belief is a Gaussian over at each: it grows at first, and then keeps its size."""
+    return load.slots * load.weights
 
 
 def _known(load: Load) -> float:
     """Slots times all the candidates there are at each."""
-    return load.slots * load.candidates / 2
+    return load.slots * load.known
 
 
 def _one(load: Load) -> float:
@@ -63,8 +61,8 @@ def _prompts(load: Load) -> float:
 
 # What each figure is a sum of. `rest` is the run without the search's decisions: calls, judges, ledger, loop.
 TERMS: dict[str, tuple[Term, ...]] = {
-    "rest": (_one, _rollouts, _characters),
-    "engine": (_slots, _reasoned, _known),
+    "rest": (_one, _rollouts, _characters, _slots, _prompts),
+    "engine": (_slots, _weighed, _known),
     "report": (_one, _rollouts, _characters),
     "memory": (_one, _rollouts),
     "run_db": (_one, _rollouts, _slots, _prompts),
@@ -76,11 +74,12 @@ TERMS: dict[str, tuple[Term, ...]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """Coefficients of each figure's terms; and how many slots and candidates a rollout brought."""
+    """Coefficients of each figure's terms; slots and candidates a rollout, and the mean share of the candidates that a slot knows."""
 
     weights: dict[str, tuple[float, ...]]
     slots: float
     candidates: float
+    known: float
 
     def predict(self, load: Load) -> dict[str, float]:
         found = {name: sum(w * term(load) for w, term in zip(self.weights[name], terms, strict=True)) for name, terms in TERMS.items()}
@@ -88,7 +87,7 @@ class Model:
 
 
 def load_of(taken: Taken) -> Load:
-    return Load(taken.examples, taken.rollouts, taken.slots, taken.candidates, taken.prompt)
+    return Load(taken.rollouts, taken.slots, taken.known, taken.weights, taken.prompt)
 
 
 def figures(taken: Taken) -> dict[str, float]:
@@ -99,23 +98,21 @@ def figures(taken: Taken) -> dict[str, float]:
     }  # fmt: skip
 
 
-def fit(runs: Sequence[Taken], growth: float) -> Model:
-    """Relative errors count, so that a small run says as much as a large one. `growth`: seconds that each known candidate adds to a slot,
-    measured on the search alone, because small runs have too few candidates to show it."""
+def fit(runs: Sequence[Taken], usual: Sequence[Taken]) -> Model:
+    """Relative errors count, so that a small run says as much as a large one. `usual`: the runs that say what a rollout brings."""
     loads = [load_of(run) for run in runs]
     weights: dict[str, tuple[float, ...]] = {}
     for name, terms in TERMS.items():
         y = np.array([figures(run)[name] for run in runs])
         x = np.array([[term(load) for term in terms] for load in loads])
-        known = np.array([0.0] * (len(terms) - 1) + [growth]) if name == "engine" else np.zeros(len(terms))
-        x, left = x / y[:, None], 1.0 - (x / y[:, None]) @ known
-        free = known == 0
-        found = known.copy()
-        found[free] = _least_squares(x[:, free], left)
-        weights[name] = tuple(map(float, found))
-    large = [run for run in runs if run.rollouts > 0.8 * max(r.rollouts for r in runs)]
-    per = sum(run.rollouts for run in large)
-    return Model(weights, sum(run.slots for run in large) / per, sum(run.candidates for run in large) / per)
+        weights[name] = tuple(map(float, _least_squares(x / y[:, None], np.ones(len(y)))))
+    per = sum(run.rollouts for run in usual)
+    return Model(
+        weights,
+        sum(run.slots for run in usual) / per,
+        sum(run.candidates for run in usual) / per,
+        sum(run.known for run in usual) / sum(run.candidates for run in usual),
+    )
 
 
 def _least_squares(x: Floats, y: Floats) -> Floats:

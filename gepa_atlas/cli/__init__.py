@@ -26,8 +26,9 @@ Examples:
 
   gepa-atlas runs show runs/toyworld
 
-Exit codes: 0 done; 2 wrong input; 3 the run directory is in use; 4 run.db is damaged; 74 the disk refused a write;
-75 an endpoint kept failing; 130 interrupted. A run that ended with 74, 75 or 130 is resumed by the same command.
+Exit codes: 0 done; 2 wrong input; 3 the run directory is in use; 4 run.db is damaged, or a sweep finished no combination;
+74 the disk refused a write; 75 an endpoint kept failing; 130 interrupted. A run that ended with 74, 75 or 130 is resumed
+by the same command.
 """
 
 

@@ -17,6 +17,8 @@ Examples:
 
   gepa-atlas sweep my.yaml --out sweeps/my --set search.trials=80 --resume    (more trials of the same search)
 
+  gepa-atlas sweep my.yaml --out sweeps/my --resume --retry-failed    (what made cells fail is mended)
+
   gepa-atlas sweep report sweeps/toyworld --table
 
 A sweep's trials lie in an optuna study: `optuna-dashboard` opens DIR/study.journal, or the database that `storage` names.
@@ -50,13 +52,15 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The sweep's folder. Default: sweeps/<name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in DIR, also beside another process.")] = False,
     take_over: Annotated[bool, typer.Option("--take-over", help="Also go on with trials that another machine left behind.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: also run the cells again that failed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the closing lines only.")] = False,
 ) -> None:
     """Run SWEEP: every cell once, then write report.html, report.md and table.tsv."""
     from gepa_atlas.dotenv import load_env_files
+    from gepa_atlas.errors import SweepFailed
     from gepa_atlas.secrets import watch_environment
     from gepa_atlas.sweep.config import load_sweep
-    from gepa_atlas.sweep.report import best_lines, read_findings, summary, write_report
+    from gepa_atlas.sweep.report import best_lines, failure, read_findings, summary, write_report
     from gepa_atlas.sweep.runner import run_sweep
 
     load_env_files(sweep)
@@ -76,12 +80,16 @@ def run(
         if not quiet:
             typer.echo(_progress(done, row), err=True)
 
-    run_sweep(plan, folder, resume=resume, take_over=take_over, progress=progress)
+    run_sweep(plan, folder, resume=resume, take_over=take_over, retry_failed=retry_failed, progress=progress)
     findings = read_findings(folder)
     for line in (f"{summary(findings)}.", *best_lines(findings)):
         typer.echo(line)
+    if findings.counts["running"]:
+        typer.echo("What is running is another process's; what a machine that is gone had begun goes on with --resume --take-over.")
     for what, path in write_report(folder, findings).items():
         typer.echo(f"{what}: {path}")
+    if (why := failure(findings)) is not None:
+        raise SweepFailed(why)
 
 
 def _progress(done: int, row: dict[str, Any]) -> str:

@@ -106,6 +106,11 @@ class Belief:
         """Variance of what a child of one new item is worth over its parent, before anything is seen of it."""
         return ITEM_SD**2 + (0.2 * ABOUT_SD) ** 2 + OWN_SD**2
 
+    @property
+    def size(self) -> int:
+        """Weights that the Gaussian is over."""
+        return len(self._weights)
+
     # -- learning -----------------------------------------------------------------------------------------------------
 
     def enter(self, entry: Entry) -> None:

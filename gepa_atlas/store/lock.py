@@ -84,17 +84,26 @@ def _busy(directory: Path) -> str:
     return f"{directory}: this run is in the hands of {who}; wait until it ends, or choose another run directory"
 
 
-def refuse_remote(directory: Path, mounts: Path = Path("/proc/self/mountinfo"), what: str = "run") -> None:
-    """Raise ConfigError when the directory is on a network file system, where neither flock nor SQLite's log can be trusted."""
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def remote_disk(directory: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The kind of network file system that an absolute path lies on, where neither flock nor SQLite's log can be trusted; else None."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
-        return  # not Linux: cannot be detected
+        return None  # not Linux: cannot be detected
     kind, depth = "", -1
     for line in lines:
         before, _, after = line.partition(" - ")
         mount = Path(before.split()[4].replace("\\040", " "))
         if len(mount.parts) > depth and directory.is_relative_to(mount):
             kind, depth = after.split()[0], len(mount.parts)
-    if kind in _REMOTE:
+    return kind if kind in _REMOTE else None
+
+
+def refuse_remote(directory: Path, mounts: Path = _MOUNTS, what: str = "run") -> None:
+    """Raise ConfigError when the directory is on a network file system."""
+    kind = remote_disk(directory, mounts)
+    if kind is not None:
         raise ConfigError(f"{what} directory {directory} is on {kind}: locks and SQLite files are not safe there; choose a local disk")

@@ -11,23 +11,26 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gepa_atlas.configfile import Tree
 from gepa_atlas.connectors.loading import forgotten, load_callable
-from gepa_atlas.errors import ConfigError
+from gepa_atlas.errors import ConfigError, RunBusy
 from gepa_atlas.evolve.stats import by_example
 from gepa_atlas.parcels import Files, pack, strings, unpack
+from gepa_atlas.store.lock import remote_disk
 from gepa_atlas.sweep.config import Cell, Sweep
 from gepa_atlas.types import Lesson, Ruling, Usage
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 _MARK = "sweep.mark"  # a file with a random text in the sweep's folder: who reads it there has the same disk
+_BUSY_SECONDS = 0.2
 _FIGURES = ("gain", "low", "high", "score", "harm", "cost", "tokens", "rollouts")
 
 
@@ -70,7 +73,7 @@ def run_cell(packed: Parcel) -> Row:
     except KeyboardInterrupt:
         raise
     except (Exception, SystemExit) as error:  # the border of a worker: whatever it was, the sweep goes on and the report names it
-        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     return row | {"time": time.perf_counter() - started, "host": socket.gethostname(), "pid": os.getpid()}
 
 
@@ -110,11 +113,9 @@ def _experiment(packed: Parcel, place: Path) -> Row:
     from gepa_atlas.secrets import watch_environment
 
     watch_environment()
-    base, shared = _base(packed, place), here(Path(packed.folder), packed.mark)
-    loaded = from_tree(packed.tree or {}, base / Path(packed.source).name)
-    experiment = replace(build_experiment(loaded), name=packed.cell.suite)
-    directory = Path(packed.folder) / "runs" / packed.cell.id if shared else place / "run"
-    result = outside_of_a_loop(lambda: loop.run(experiment, directory))
+    loaded = from_tree(packed.tree or {}, _base(packed, place) / Path(packed.source).name)
+    experiment, directory = replace(build_experiment(loaded), name=packed.cell.suite), run_directory(packed, place)
+    result = outside_of_a_loop(lambda: _when_free(lambda: loop.run(experiment, directory)))
     verdict, spend = result.verdict, sum(result.spend.values(), Usage())
     seed, challenger = result.evolution.seed.id, challenger_of(result).id
     return {
@@ -130,6 +131,22 @@ def _experiment(packed: Parcel, place: Path) -> Row:
         "digest": result.digest,
         "examples": paired_gains(result.lessons, seed, challenger, set(result.evolution.test)),
     }
+
+
+def run_directory(packed: Parcel, place: Path) -> Path:
+    """Where a cell's run is kept: with the sweep, so that a lost cell goes on from its ledger, if that is a disk of this machine."""
+    folder = Path(packed.folder)
+    return folder / "runs" / packed.cell.id if here(folder, packed.mark) and remote_disk(folder.resolve()) is None else place / "run"
+
+
+def _when_free(run: Callable[[], T]) -> T:
+    """A worker that was given up may still be at work on this cell (its sweep was killed, it was not). When it ends, its run is gone on
+    with, and nothing is paid twice."""
+    while True:
+        try:
+            return run()
+        except RunBusy:
+            time.sleep(_BUSY_SECONDS)
 
 
 def paired_gains(lessons: Sequence[Lesson], seed: str, challenger: str, test: set[str]) -> dict[str, float]:

@@ -122,6 +122,16 @@ class SearchConfig(Settings):
         return self
 
 
+class LimitsConfig(Settings):
+    """What a cell may take. With a limit it runs in a process of its own, which is killed at `seconds`, and gets no more `megabytes`."""
+
+    seconds: float | None = Field(default=None, gt=0)
+    megabytes: int | None = Field(default=None, ge=64)  # of memory that it writes to; Linux
+
+    def __bool__(self) -> bool:
+        return self.seconds is not None or self.megabytes is not None
+
+
 class SweepConfig(Settings):
     """One file, one sweep."""
 
@@ -134,6 +144,7 @@ class SweepConfig(Settings):
     backend: BackendConfig = BackendConfig()
     storage: str | None = None  # an SQLAlchemy URL for several machines, its password as ${NAME}; None: a journal in the sweep's folder
     attempts: int = Field(default=3, ge=1)  # of a cell whose worker is lost
+    limits: LimitsConfig = LimitsConfig()
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -279,7 +290,7 @@ class Sweep:
     def manifest(self) -> dict[str, str]:
         """One digest for each part that decides what a cell finds, so that a changed sweep is refused by the part's name.
 
-        Left out: `backend`, `attempts`, `storage` and how many trials there are, which may change on the way.
+        Left out: `backend`, `attempts`, `limits`, `storage` and how many trials there are, which may change on the way.
         """
         config = self.config
         parts = {

@@ -6,12 +6,16 @@ cell that is there whenever workers die is in the end run alone, so that it can 
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from gepa_atlas.cluster import BackendConfig, lost_errors, opened, submitter
+from gepa_atlas.cluster import BackendConfig, Lost, lost_errors, opened, submitter, tasks
 from gepa_atlas.sweep.cell import Parcel, Row, run_cell
+from gepa_atlas.sweep.config import LimitsConfig
+from gepa_atlas.sweep.limits import end_with, run_limited
 
 Done = Callable[[str, Row], None]
 
@@ -19,8 +23,8 @@ Done = Callable[[str, Row], None]
 class Pool:
     """An open back-end. `travels`: its workers may have other disks. Use as a context manager."""
 
-    def __init__(self, config: BackendConfig, attempts: int) -> None:
-        self._config, self._attempts = config, attempts
+    def __init__(self, config: BackendConfig, attempts: int, limits: LimitsConfig) -> None:
+        self._config, self._attempts, self._limits = config, attempts, limits
         self._open: AbstractContextManager[int] | None = None
         self.jobs = 0
         self.travels = config.name != "loky"
@@ -57,29 +61,37 @@ class Pool:
         lost = ""
         for group in [[p] for p in parcels] if alone else [parcels]:
             try:
-                for row_of in self._rows(group):
-                    arrived(row_of)
+                for found in self._rows(group):
+                    if isinstance(found, Lost):
+                        lost = found.reason
+                    else:
+                        arrived(found)
             except lost_errors(self._config.name) as error:
-                lost = " ".join(str(error).split())[:200] or type(error).__name__
-        return lost
+                lost = " ".join(str(error).split()) or type(error).__name__
+        return lost[:200]
 
-    def _rows(self, parcels: list[Parcel]) -> Iterator[tuple[str, Row]]:
+    def _rows(self, parcels: list[Parcel]) -> Iterator[tuple[str, Row] | Lost]:
         from joblib import Parallel, delayed, parallel_config
 
-        if self.jobs == 1 and self._config.name == "loky":  # joblib would run them in this process, which a cell could take along
+        call = functools.partial(_named, self._limits, os.getpid() if self._config.name == "loky" else None)
+        if self.jobs == 1:  # joblib would run them in this process, which a cell could take along
             submit = submitter(self._config, 1)
             for packed in parcels:
-                yield submit(_named, packed).result()
+                yield submit(call, packed).result()
             return
-        # Ray's back-end returns lists only, and starts its workers for each: some cells at a time, so that a kill loses no more rows.
-        streams = self._config.name != "ray"
-        size = len(parcels) if streams else 4 * self.jobs
-        for first in range(0, len(parcels), size or 1):
-            tasks = [delayed(_named)(p) for p in parcels[first : first + size]]
-            # batch_size: a cell takes seconds at least, and two in one batch would wait for each other.
-            with parallel_config(backend=self._config.name, n_jobs=self.jobs):
-                yield from Parallel(batch_size=1, return_as="generator_unordered" if streams else "list")(tasks)
+        # batch_size: cells take seconds, and two in one batch would wait for each other. pre_dispatch: no more at once than asked.
+        name = "loky" if self._config.name == "loky" else tasks(self._config, self.jobs)
+        with parallel_config(backend=name, n_jobs=self.jobs):
+            parallel = Parallel(batch_size=1, pre_dispatch=self.jobs, return_as="generator_unordered")
+            yield from parallel(delayed(call)(p) for p in parcels)
 
 
-def _named(packed: Parcel) -> tuple[str, Row]:
-    return packed.cell.id, run_cell(packed)
+def _named(limits: LimitsConfig, parent: int | None, packed: Parcel) -> tuple[str, Row]:
+    """In a worker. `parent`: the process that started it, which it ends with: where that one is killed, nobody waits for this cell."""
+    if parent is not None:
+        end_with(parent, _exit)
+    return packed.cell.id, run_limited(packed, limits) if limits else run_cell(packed)
+
+
+def _exit() -> None:
+    os._exit(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gepa_atlas.store.exports import atomic_write
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.figures import Interval, Standing, TrialRecord, board, effects, elsewhere, interactions, shown
-from gepa_atlas.sweep.study import cells_of, reading, state_of
+from gepa_atlas.sweep.study import cells_of, current, origin, reading, state_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -51,13 +51,13 @@ def read_findings(folder: Path) -> Findings:
 
 
 def _trials(study: Study) -> list[TrialRecord]:
-    """In the order they were asked for. One that repeated an earlier combination was dropped at once, and is left out."""
+    """In the order they were asked for. One that met an earlier combination by chance was dropped at once, and is left out."""
     found: list[TrialRecord] = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in current(study.get_trials(deepcopy=False)):
         rows = cells_of(trial.user_attrs)
         twin = trial.state.name == "FAIL" and not rows and any(trial.params == t.settings for t in found)
         if not twin:
-            found.append(TrialRecord(trial.number, dict(trial.params), state_of(trial), rows))
+            found.append(TrialRecord(origin(trial), dict(trial.params), state_of(trial), rows))
     return found
 
 
@@ -203,6 +203,18 @@ def _spending(trials: Sequence[TrialRecord]) -> list[list[str]]:
 def summary(findings: Findings) -> str:
     counts = ", ".join(f"{n} {state}" for state, n in findings.counts.items() if n)
     return f"{len(findings.trials)} combinations: {counts or 'none'}"
+
+
+def failure(findings: Findings) -> str | None:
+    """One line where cells failed and no combination is finished, so that the sweep says nothing about any; else None."""
+    errors = [error for t in findings.trials for error in t.errors]
+    if findings.board or not errors:
+        return None
+    cells = sum(len(t.rows) for t in findings.trials)
+    return (
+        f"sweep {findings.name}: {len(errors)} of {cells} cells failed and no combination is finished; the first: {errors[0]:.300}; "
+        "mend that, and run the same command with --resume --retry-failed"
+    )
 
 
 def markdown(findings: Findings) -> str:

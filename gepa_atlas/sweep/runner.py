@@ -32,11 +32,21 @@ class _Live:
     pruned: bool = False
 
 
-def run_sweep(sweep: Sweep, folder: Path, *, resume: bool = False, take_over: bool = False, progress: Progress | None = None) -> None:
+def run_sweep(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    resume: bool = False,
+    take_over: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> None:
     """Run what is not yet run. Raises ConfigError for a folder that holds another sweep, or one that was begun and `resume` not given."""
+    if retry_failed and not resume:
+        raise ConfigError("--retry-failed runs cells of a sweep again that was begun; add --resume")
     check(sweep, folder, resume=resume)
     say = progress or (lambda row: None)
-    with Pool(sweep.config.backend, sweep.config.attempts) as pool, ExitStack() as stack:
+    with Pool(sweep.config.backend, sweep.config.attempts, sweep.config.limits) as pool, ExitStack() as stack:
         if sweep.config.storage is None:
             make(sweep, folder)
         study = stack.enter_context(opened(sweep, folder))
@@ -44,6 +54,8 @@ def run_sweep(sweep: Sweep, folder: Path, *, resume: bool = False, take_over: bo
         mark = marked(folder)
         ledger = stack.enter_context(Ledger(sweep, study, folder, take_over=take_over))
         study.pruner = pruner(sweep)
+        if retry_failed:
+            ledger.retry_failed()
         work = _Round(sweep, ledger, pool, folder, mark, say)
         while batch := ledger.batch(_batch(sweep.config, pool.jobs)):
             work.run([_Live(trial, ledger.cells(trial)) for trial in batch])

@@ -16,7 +16,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED = "cell:", "owner", "manifest:", "planned", "pruned"
+_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED, _AGAIN = "cell:", "owner", "manifest:", "planned", "pruned", "again"
 _SIGNING_SECONDS = 60.0
 _SEARCHED = 20_000  # combinations that are gone through for one that was not tried
 
@@ -141,7 +141,7 @@ class Ledger:
         with _claiming(self._folder):
             for frozen in self._orphans()[:size]:
                 found.append(self._own(_live(self._study, frozen)))
-            run = sum(len(cells_of(t.user_attrs)) for t in self._study.get_trials(deepcopy=False))
+            run = sum(len(cells_of(t.user_attrs)) for t in current(self._study.get_trials(deepcopy=False)))
             under_way = (len(found) + len(self._mine)) * len(self._sweep.instances)
             for _ in range(min(size - len(found), self._sweep.affordable(run + under_way))):
                 trial = self._ask()
@@ -153,6 +153,15 @@ class Ledger:
             for setting in self._sweep.space:  # of a trial whose process died while it was asking
                 _suggest(trial, setting.name, self._distributions[setting.name])
         return found
+
+    def retry_failed(self) -> None:
+        """Put every trial with failed cells back into the queue. What it has of other cells is kept."""
+        from optuna.trial import TrialState
+
+        with _claiming(self._folder):
+            for trial in current(self._study.get_trials(deepcopy=False)):
+                if trial.state == TrialState.FAIL and any(row["error"] for row in cells_of(trial.user_attrs).values()):
+                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial)})
 
     def _own(self, trial: Trial) -> Trial:
         trial.set_user_attr(_OWNER, self._me)
@@ -167,11 +176,12 @@ class Ledger:
             trials = self._study.get_trials(deepcopy=False)
             begun = [t for t in trials if t.state != TrialState.WAITING]
             tried = {_settings(t.params) for t in begun}
-            if (len(begun) == len(trials)) if matrix else (len(tried) >= self._sweep.planned()):
+            again = any(t.state == TrialState.WAITING and _AGAIN in t.user_attrs for t in trials)
+            if (len(begun) == len(trials)) if matrix else (len(tried) >= self._sweep.planned() and not again):
                 return None
             self._study.sampler = _sampler(self._sweep, len(begun))
             trial = self._own(self._study.ask(self._distributions))
-            if _settings(trial.params) not in tried:
+            if _settings(trial.params) not in tried or _AGAIN in trial.user_attrs:
                 return trial
             self._study.tell(trial, state=TrialState.FAIL)
             if not matrix and (near := _nearest(self._sweep, trial, tried)) is not None:
@@ -230,6 +240,20 @@ def state_of(trial: FrozenTrial) -> str:
     """waiting, running, complete, pruned or failed."""
     states = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "FAIL": "failed"}
     return "pruned" if trial.user_attrs.get(_PRUNED) and trial.state.name == "COMPLETE" else states[trial.state.name]
+
+
+def origin(trial: FrozenTrial) -> int:
+    """The number of the trial that this one repeats; its own, where it repeats none."""
+    number: int = trial.user_attrs.get(_AGAIN, trial.number)
+    return number
+
+
+def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials in the order they were first asked for; of one that was run again, the last run."""
+    found: dict[int, FrozenTrial] = {}
+    for trial in trials:
+        found[origin(trial)] = trial
+    return list(found.values())
 
 
 def cells_of(attributes: Mapping[str, Any]) -> dict[str, Row]:

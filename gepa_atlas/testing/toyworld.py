@@ -15,6 +15,7 @@ sample), so there is nothing to seed and nothing to save, and `truth` is analyti
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,7 @@ class ToyWorld:
 
     def __init__(self, settings: WorldSettings | None = None) -> None:
         self.settings = s = settings or WorldSettings()
+        self._read = functools.lru_cache(1024)(self._read_once)  # each guidance is tried on many questions
         draw = rng(s.seed, "toyworld")
         names = _nonces(s.seed, 2 * s.rules + 2 * s.decoys + s.kinds + 4)
         take = iter(names)
@@ -131,7 +133,7 @@ class ToyWorld:
     def truth(self, text: str, demos: Sequence[Demo] = (), questions: Sequence[str] | None = None) -> float:
         """Expected success of this guidance on the held-out (test) questions, or on those given. Analytic, in [0, 1]."""
         asked = self._test if questions is None else questions
-        knows = self._read(text, demos)
+        knows = self._read(text, tuple(demos))
         return math.fsum(self._chance(knows, q) for q in asked) / len(asked)
 
     def optimum(self) -> Optimum:
@@ -184,7 +186,7 @@ class ToyWorld:
     def _kind(self, question: str) -> str | None:
         return next((w for w in _WORD.findall(question) if w in self.kinds), None)
 
-    def _read(self, text: str, demos: Sequence[Demo]) -> _Known:
+    def _read_once(self, text: str, demos: tuple[Demo, ...]) -> _Known:
         """What the student takes from a guidance: the rules whose two words share a sentence, and the kinds shown correctly."""
         sentences = [set(_WORD.findall(part)) for part in _SENTENCE.split(text)]
         rules = frozenset(r for r in (*self.rules, *self.decoys) if any(r.word in s and r.cite in s for s in sentences))

@@ -77,11 +77,14 @@ def test_fifty_parallel_starts_one_runs(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     reader, writer = os.pipe()
 
+    def forked() -> None:
+        os.write(writer, str(os.getpid()).encode())  # by itself: what runs in it after a fork has run
+        signal.pause()
+
     def parent() -> None:
         run = opened(tmp_path / "run")
         assert run.status == "running"
-        grandchild = child(signal.pause)
-        os.write(writer, str(grandchild).encode())
+        child(forked)
         signal.pause()
 
     pid = child(parent)

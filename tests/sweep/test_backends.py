@@ -9,92 +9,85 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
+from benchmarks.same import Killer, dask_cluster, ray_cluster
 from gepa_atlas.sweep.cell import parcel, run_cell
 from gepa_atlas.sweep.config import Sweep, load_sweep
 from gepa_atlas.sweep.report import read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
+
+from .conftest import Made
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "configs" / "sweeps" / "toyworld.yaml"
 SMALL = ["suites.toyworld.set.max_metric_calls=60"]  # its 24 cells, and a fifth of their rollouts
 
 
-def small(backend: str = "loky") -> Sweep:
+LOKY = "{name: loky, jobs: 2}"
+
+
+def small(backend: str) -> Sweep:
     return load_sweep(TOY, [*SMALL, f"backend={backend}"])
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("loky") / "out"
-    run_sweep(small("{name: loky, jobs: 2}"), folder)
+    run_sweep(small(LOKY), folder)
     return table(read_findings(folder))
 
 
 @pytest.fixture(scope="module")
-def dask_address() -> Iterator[str]:
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+def dask() -> Iterator[str]:
+    pytest.importorskip("distributed")
+    with dask_cluster() as backend:
+        yield backend
 
 
 @pytest.fixture(scope="module")
-def ray_address() -> Iterator[str]:
+def ray() -> Iterator[str]:
     pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()
+    with ray_cluster() as backend:
+        yield backend
 
 
-def kill_working(title: str) -> int:
-    """Kill the first process that shows this title, which Ray gives a worker while it is at work. Its number; 0 after a minute without."""
-    for _ in range(6_000):
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if entry.read_bytes().startswith(title.encode()):
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
-                    return int(entry.parent.name)
-        time.sleep(0.01)
-    return 0
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> str:
+    """The `backend` of a sweep on loky, or on a cluster of the fixture's name."""
+    return LOKY if request.param == "loky" else request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+everywhere = pytest.mark.parametrize("backend", ["loky", "dask", "ray"], indirect=True)
 
 
 @pytest.mark.chaos
 @pytest.mark.filterwarnings("ignore")  # of ray and distributed
-@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
-def test_a_worker_killed_half_way_changes_nothing(name: str, expected: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    where = "" if name == "loky" else f', address: "{request.getfixturevalue(f"{name}_address")}"'
-    killed: list[int] = []
+@everywhere
+def test_a_worker_killed_half_way_changes_nothing(backend: str, expected: str, tmp_path: Path) -> None:
+    with Killer(tmp_path / "out", begun=12) as killer:
+        run_sweep(small(backend), tmp_path / "out")
+    assert killer.killed and table(read_findings(tmp_path / "out")) == expected
 
-    def kill(row: dict[str, Any]) -> None:
-        """Once a cell is done: the worker that did it, which has the next one now. Ray's is of a group that ended: one of the next."""
-        if not killed and row["pid"] != os.getpid():
-            if name == "ray":
-                killed.append(0)
-                Thread(target=lambda: killed.append(kill_working("ray::PoolActor.run_batch"))).start()
-            else:
-                killed.append(row["pid"])
-                os.kill(row["pid"], signal.SIGKILL)
 
-    run_sweep(small(f"{{name: {name}, jobs: 2{where}}}"), tmp_path / "out", progress=kill)
-    assert any(killed) and table(read_findings(tmp_path / "out")) == expected
+@pytest.mark.chaos
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["dask", "ray"], indirect=True)
+def test_a_cell_that_kills_its_workers_fails_alone_on_a_cluster(backend: str, made: Made, tmp_path: Path) -> None:
+    run_sweep(load_sweep(made("poisoned", space={"x": [1, 2, 3, 4]}), [f"backend={backend}"]), tmp_path / "out")
+    found = read_findings(tmp_path / "out")
+    errors = {t.settings["x"]: t.errors for t in found.trials if t.errors}
+    assert found.counts["complete"] == 2 and "its worker was lost 3 times" in errors[2][0] and errors[4] == ["world/0: ValueError: x is 4"]
 
 
 @pytest.mark.chaos
 def test_a_sweep_killed_half_way_goes_on_to_the_same_table(expected: str, tmp_path: Path) -> None:
-    words = ["sweep", str(TOY), "--out", str(tmp_path / "out"), "--set", "backend={name: loky, jobs: 2}"]
+    words = ["sweep", str(TOY), "--out", str(tmp_path / "out"), "--set", f"backend={LOKY}"]
     command = [sys.executable, "-c", "from gepa_atlas.start import main; main()", *words, *(w for s in SMALL for w in ("--set", s))]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
     assert process.stderr is not None
@@ -105,7 +98,7 @@ def test_a_sweep_killed_half_way_goes_on_to_the_same_table(expected: str, tmp_pa
     process.stderr.close()
     assert read_findings(tmp_path / "out").counts["complete"] < 8
     ran: list[dict[str, Any]] = []
-    run_sweep(small("{name: loky, jobs: 2}"), tmp_path / "out", resume=True, progress=ran.append)
+    run_sweep(small(LOKY), tmp_path / "out", resume=True, progress=ran.append)
     assert table(read_findings(tmp_path / "out")) == expected and 0 < len(ran) <= 24 - 9
 
 

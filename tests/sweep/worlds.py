@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,14 @@ def busy(settings: dict[str, Any], seed: int, rounds: int = 3_000_000) -> dict[s
     return {"gain": 1.0 / (1 + settings["x"]), "tokens": total}
 
 
+def gated(settings: dict[str, Any], seed: int, log: str, gate: str) -> dict[str, Any]:
+    """As `counted`, and is not done before there is a file `gate`."""
+    found = counted(settings, seed, log)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return found
+
+
 def poisoned(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Kills its worker when x is 2, raises when x is 4."""
     if settings["x"] == 2:
@@ -61,3 +70,28 @@ def nonsense(settings: dict[str, Any], seed: int) -> Any:
         "examples": {"gain": 0.1, "examples": {"a": "x"}}, "no examples": {"gain": 0.1, "examples": [1]},
         "numpy": {"gain": np.float32(0.5), "rollouts": np.int64(3), "examples": {1: np.float64(0.5)}},
     }[settings["what"]]  # fmt: skip
+
+
+def picky(settings: dict[str, Any], seed: int, log: str, bad: str) -> dict[str, Any]:
+    """As `counted`; while the file `bad` exists, only x = 3 with seed 0 works."""
+    if Path(bad).exists() and (settings["x"] != 3 or seed != 0):
+        raise ValueError(f"there is a {Path(bad).name} file")
+    return counted(settings, seed, log)
+
+
+def greedy(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Takes all memory when x is 2, ends its process when x is 3."""
+    held = []
+    while settings["x"] == 2:
+        held.append(bytes(500_000_000))
+    if settings["x"] == 3:
+        print("the end", file=sys.stderr, flush=True)
+        os._exit(7)
+    return bowl(settings, seed)
+
+
+def hanging(settings: dict[str, Any], seed: int, began: str) -> dict[str, Any]:
+    """Waits for a process that never ends, whose number it leaves in `began`."""
+    with subprocess.Popen(["sleep", "100000"]) as process:
+        Path(began).write_text(str(process.pid))
+    return {}

@@ -1,0 +1,42 @@
+"""Several machines share a sweep by a database. The other machine is a process here that has another host name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+from gepa_atlas.sweep.config import load_sweep
+from gepa_atlas.sweep.report import read_findings, table
+from gepa_atlas.sweep.runner import run_sweep
+
+from .conftest import Made
+from .test_running import ROOT, command
+
+_ELSEWHERE = "import socket; socket.gethostname = lambda: 'another-machine'; from gepa_atlas.start import main; main()"
+
+
+def test_what_a_machine_that_is_gone_had_begun_is_taken_over_when_asked(made: Made, tmp_path: Path) -> None:
+    log, gate, url = tmp_path / "log", tmp_path / "gate", f"sqlite:///{tmp_path}/shared.db"
+    keys = {"space": {"x": [0, 1, 2, 3]}, "search": {"method": "matrix", "batch": 2}}
+    path = made("gated", {"log": str(log), "gate": str(gate)}, storage=url, **keys)
+    words = command(path, tmp_path / "there")
+    words[words.index("-c") + 1] = _ELSEWHERE
+    gone = subprocess.Popen(words, cwd=ROOT, start_new_session=True)
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
+        assert gone.poll() is None
+        time.sleep(0.02)
+    os.killpg(gone.pid, signal.SIGKILL)
+    gone.wait()
+    gate.touch()
+    here = subprocess.run(command(path, tmp_path / "here"), cwd=ROOT, capture_output=True, text=True)
+    assert here.returncode == 0 and "4 combinations: 2 running, 2 complete." in here.stdout
+    assert "--take-over" in here.stdout  # it may be at work on them: only the user knows
+    run_sweep(load_sweep(path), tmp_path / "here", resume=True, take_over=True)
+    assert read_findings(tmp_path / "here").counts["complete"] == 4
+    assert sorted(Counter(log.read_text().splitlines()).values()) == [1, 1, 2, 2]  # those that died with it are run again, no other
+    run_sweep(load_sweep(path, ["storage=null"]), tmp_path / "plain")
+    assert table(read_findings(tmp_path / "here")) == table(read_findings(tmp_path / "plain"))
