@@ -41,7 +41,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "rim.speed": {"what": "what", "n": "n", "figure": "figure", "unit": "unit", "asked": "asked"},
     "rim.faults": {"faults": "faults", "rewards": "rewards", "scored": "scored", "none": "none", "equal_to_no_faults": "as without faults"},
     "scale": {"what": "what", "predicted": "predicted", "measured": "measured", "ratio": "ratio", "unit": "unit"},
-    "sweeps": {"what": "what", "key": "key", "figure": "figure", "unit": "unit", "share_of_matrix": "share of the matrix's rollouts"},
+    "sweeps": {
+        "what": "what", "key": "key", "figure": "figure", "unit": "unit", "share_of_matrix": "share of the matrix's rollouts",
+        "seconds": "seconds",
+    },
     "sweep": {
         "sweep": "sweep", "settings": "settings", "objective": "objective", "cells": "cells", "mean": "mean", "low": "low", "high": "high",
         "behind": "behind the best", "behind_low": "low", "behind_high": "high",
@@ -58,7 +61,7 @@ TITLES = {
     "rim.speed": "rim: time",
     "rim.faults": "rim: 300 rewards under injected faults",
     "scale": "scale: a run of 24,000 rollouts, predicted from runs of at most 2,000",
-    "sweeps": "sweeps: a search of 36 cells against the matrix of 144",
+    "sweeps": "sweeps: planted settings, kills, and one table everywhere",
     "sweep": "sweep: settings of one sweep, each mean with its 95 % interval",
     "simland.facts": "Published facts that simland reproduces or does not",
 }

@@ -64,11 +64,11 @@ TERMS: dict[str, tuple[Term, ...]] = {
     "rest": (_one, _rollouts, _characters, _slots, _prompts),
     "engine": (_slots, _weighed, _known),
     "report": (_one, _rollouts, _characters),
-    "memory": (_one, _rollouts),
+    "memory": (_one, _rollouts, _slots),
     "run_db": (_one, _rollouts, _slots, _prompts),
     "written": (_one, _rollouts, _slots, _prompts),
     "traces": (_rollouts, _characters),
-    "page": (_one, _rollouts),
+    "page": (_one, _rollouts, _slots),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.same import Killer, dask_cluster, ray_cluster
+from benchmarks.same import BACKENDS, Killer, dask_cluster, ray_cluster, same
 from gepa_atlas.sweep.cell import parcel, run_cell
 from gepa_atlas.sweep.config import Sweep, load_sweep
 from gepa_atlas.sweep.report import read_findings, table
@@ -59,16 +59,22 @@ def ray() -> Iterator[str]:
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    """The `backend` of a sweep on loky, or on a cluster of the fixture's name."""
-    return LOKY if request.param == "loky" else request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+    """The `backend` of a sweep on a cluster of the fixture's name."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
-everywhere = pytest.mark.parametrize("backend", ["loky", "dask", "ray"], indirect=True)
+@pytest.mark.chaos
+def test_the_command_that_compares_back_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On loky: undisturbed, and with a worker killed."""
+    monkeypatch.setattr("benchmarks.same.BACKENDS", {"loky": BACKENDS["loky"]})
+    rows = same(tmp_path, TOY, 0.0, SMALL)
+    assert [(row["figure"], row["unit"]) for row in rows] == 2 * [(24, "of 24 cells equal")]
+    assert "worker killed" in rows[1]["key"] and len(capsys.readouterr().err.splitlines()) == 2  # and no line that differs
 
 
 @pytest.mark.chaos
 @pytest.mark.filterwarnings("ignore")  # of ray and distributed
-@everywhere
+@pytest.mark.parametrize("backend", ["dask", "ray"], indirect=True)
 def test_a_worker_killed_half_way_changes_nothing(backend: str, expected: str, tmp_path: Path) -> None:
     with Killer(tmp_path / "out", begun=12) as killer:
         run_sweep(small(backend), tmp_path / "out")
