@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_again_it_does_nothing(smoke: tuple[Path, Child], zygote: Zygote) -> Non
     code, said = zygote.run(RUN, place)
     assert code == 0 and "Stages: none had to run" in said, said
     assert {path: sha256_file(path) for path in (place / OUT).rglob("*.safetensors")} == before
+
+
+def test_the_lessons_for_the_small_model_show_what_every_kind_of_question_needs(zygote: Zygote, tmp_path: Path) -> None:
+    """Its training itself takes minutes: docs/training-smollm2.md."""
+    place = clone(tmp_path)
+    code, said = zygote.run(["grpo", "run", "--config", "configs/train/smollm2_cpu.yaml", "--until", "export"], place)
+    assert code == 0, said
+    rows = [json.loads(line) for line in (place / "runs/smollm2_cpu-grpo/handoff/sft.jsonl").read_text().splitlines()]
+    kinds = Counter(re.findall("total|gap|area|largest", row["prompt"][-1]["content"])[0] for row in rows)
+    assert len(kinds) == 4 and min(kinds.values()) >= 4, kinds
+    assert max(len(row["completion"][0]["content"].split()) for row in rows) <= 6
 
 
 # -- a kill changes nothing ------------------------------------------------------------------------------------------------------
