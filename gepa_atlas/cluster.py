@@ -111,6 +111,7 @@ def _dask(config: BackendConfig) -> Iterator[int]:
     """This package travels as an uploaded archive to workers that came with the cluster."""
     try:
         from distributed import Client, LocalCluster
+        from distributed.diagnostics.plugin import UploadFile
     except ImportError:
         raise MissingExtra("backend: dask", "dask") from None
     cluster = None
@@ -124,7 +125,7 @@ def _dask(config: BackendConfig) -> Iterator[int]:
     try:
         if config.address is not None:
             with tempfile.TemporaryDirectory() as folder:
-                client.upload_file(_archive(folder))
+                client.register_plugin(UploadFile(_archive(folder)))  # not client.upload_file: a scheduler would import it as well
         yield max(1, sum(client.nthreads().values()))
     finally:
         client.close()

@@ -1,4 +1,4 @@
-"""Cells on joblib's back-ends: loky on this machine, a Ray or a Dask cluster by its registered back-end. Lost workers are made good.
+"""Cells through joblib: loky on this machine, tasks of a Ray or a Dask cluster beyond it. Lost workers are made good.
 
 A worker that dies takes the answer of its cell along, and with loky those of all cells under way. What has no row yet is run again; a
 cell that is there whenever workers die is in the end run alone, so that it can only take itself along.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 from gepa_atlas.cluster import BackendConfig, Lost, lost_errors, opened, submitter, tasks
@@ -61,16 +62,17 @@ class Pool:
         lost = ""
         for group in [[p] for p in parcels] if alone else [parcels]:
             try:
-                for found in self._rows(group):
-                    if isinstance(found, Lost):
-                        lost = found.reason
-                    else:
-                        arrived(found)
+                with _cancelling(), closing(self._rows(group)) as rows:  # where a row cannot be noted, what is under way is ended
+                    for found in rows:
+                        if isinstance(found, Lost):
+                            lost = found.reason
+                        else:
+                            arrived(found)
             except lost_errors(self._config.name) as error:
                 lost = " ".join(str(error).split()) or type(error).__name__
         return lost[:200]
 
-    def _rows(self, parcels: list[Parcel]) -> Iterator[tuple[str, Row] | Lost]:
+    def _rows(self, parcels: list[Parcel]) -> Generator[tuple[str, Row] | Lost]:
         from joblib import Parallel, delayed, parallel_config
 
         call = functools.partial(_named, self._limits, os.getpid() if self._config.name == "loky" else None)
@@ -91,6 +93,14 @@ def _named(limits: LimitsConfig, parent: int | None, packed: Parcel) -> tuple[st
     if parent is not None:
         end_with(parent, _exit)
     return packed.cell.id, run_limited(packed, limits) if limits else run_cell(packed)
+
+
+@contextmanager
+def _cancelling() -> Iterator[None]:
+    """Without joblib's warning that work was cancelled or is not used, which is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\d+ tasks (which were|have been)", UserWarning)
+        yield
 
 
 def _exit() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_atlas.configfile import expand
-from gepa_atlas.errors import ConfigError
+from gepa_atlas.errors import ConfigError, Outage
 from gepa_atlas.secrets import scrub
 
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ JOURNAL = "study.journal"
 
 @contextmanager
 def storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
-    """The storage of a sweep, closed at the end. Raises ConfigError, one line, for a database that cannot be used."""
+    """The storage of a sweep, closed at the end. Raises ConfigError, one line, for a database that cannot be used, and Outage for one that
+    fails meanwhile."""
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is None:
@@ -34,6 +37,11 @@ def storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
     database = _database(url)
     try:
         yield database
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise Outage(
+            f"storage: {_shown(url)} failed on the way ({_line(error.__cause__ or error)}); the same command with --resume goes on when it "
+            "answers again"
+        ) from None
     finally:
         database.remove_session()
         database.engine.dispose()
@@ -43,7 +51,7 @@ def _database(url: str) -> RDBStorage:
     import sqlalchemy
     from optuna.storages import RDBStorage
 
-    shown = f"{url.partition('://')[0]}://..."  # an address may hold a password
+    shown = _shown(url)
     try:
         return RDBStorage(expand({"storage": url}, os.environ, "storage").tree["storage"])
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
@@ -54,7 +62,12 @@ def _database(url: str) -> RDBStorage:
         raise ConfigError(f"storage: {shown} was written by another version of optuna ({_line(error)})") from None
 
 
-def _line(error: Exception) -> str:
+def _shown(url: str) -> str:
+    """An address may hold a password."""
+    return f"{url.partition('://')[0]}://..."
+
+
+def _line(error: BaseException) -> str:
     return scrub(" ".join(str(error).split()))[:160]
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from gepa_atlas.errors import Outage
 from gepa_atlas.sweep.config import load_sweep
 from gepa_atlas.sweep.report import read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
@@ -40,3 +45,19 @@ def test_what_a_machine_that_is_gone_had_begun_is_taken_over_when_asked(made: Ma
     assert sorted(Counter(log.read_text().splitlines()).values()) == [1, 1, 2, 2]  # those that died with it are run again, no other
     run_sweep(load_sweep(path, ["storage=null"]), tmp_path / "plain")
     assert table(read_findings(tmp_path / "here")) == table(read_findings(tmp_path / "plain"))
+
+
+def test_a_database_that_fails_on_the_way_is_one_line(made: Made, tmp_path: Path) -> None:
+    database = tmp_path / "shared.db"
+    path = made("bowl", storage=f"sqlite:///{database}")
+
+    def break_it(row: dict[str, Any]) -> None:
+        with sqlite3.connect(database) as connection:
+            connection.execute("ALTER TABLE trial_user_attributes RENAME TO gone")
+
+    with pytest.raises(Outage, match=r"\Astorage: sqlite://\.\.\. failed on the way \([^\n]+--resume goes on when it answers again\Z"):
+        run_sweep(load_sweep(path), tmp_path / "out", progress=break_it)
+    with sqlite3.connect(database) as connection:
+        connection.execute("ALTER TABLE gone RENAME TO trial_user_attributes")
+    run_sweep(load_sweep(path), tmp_path / "out", resume=True)
+    assert read_findings(tmp_path / "out").counts["complete"] == 5
