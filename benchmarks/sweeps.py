@@ -60,7 +60,7 @@ def planted(place: Path, keys: Sequence[int]) -> list[Row]:
     best, cost = max(value.values()), sum(row["rollouts"] for t in matrix.trials for row in t.rows.values())
     rows = []
     for key in keys:
-        search = {"method": "tpe", "cells": 36, "startup": 6, "batch": 2, "pruner": "wilcoxon", "seed": key}
+        search = {"method": "tpe", "cells": 33, "startup": 6, "batch": 1, "pruner": "wilcoxon", "seed": key}
         found, _ = _run(place / f"search{key}", {**tree, "search": search})
         chosen = value[tuple(found.board[0].trial.settings.items())]
         spent = sum(row["rollouts"] for t in found.trials for row in t.rows.values())
