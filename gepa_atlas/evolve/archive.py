@@ -42,7 +42,12 @@ class Entry:
         `unseen`: the variance that examples add to the difference which are not those of the val split.
         """
         sd = math.sqrt(self.var + (other.var if other.n else 0.0) + unseen)
-        return 0.5 * (1 + math.erf((self.mean - other.mean) / (sd * math.sqrt(2))))
+        return chance_above_zero(self.mean - other.mean, sd)
+
+
+def chance_above_zero(mean: float, sd: float) -> float:
+    """That a Gaussian of this mean and standard deviation is positive."""
+    return 0.5 * (1 + math.erf(mean / (sd * math.sqrt(2))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from gepa_atlas.budget import Budget
 from gepa_atlas.errors import ContractError
-from gepa_atlas.evolve.archive import Archive, Entry, non_dominated
+from gepa_atlas.evolve.archive import Archive, Entry, chance_above_zero, non_dominated
 from gepa_atlas.evolve.belief import Belief
 from gepa_atlas.evolve.planner import Plan, Planner
 from gepa_atlas.evolve.rng import rng
@@ -326,7 +326,7 @@ class Evolution:
         parent = self.archive.entries[entry.parent]
         sd = math.sqrt(entry.var + 0.25 * parent.var)
         step = entry.mean - parent.mean
-        return 0.5 * (1 + math.erf(step / (sd * math.sqrt(2)))), max(0.0, step - _CREDIT_SDS * sd)
+        return chance_above_zero(step, sd), max(0.0, step - _CREDIT_SDS * sd)
 
     def _decide(self, proposal: Proposal, candidate_id: str | None, status: Status, reason: str, spent: int) -> Decision:
         return Decision(proposal.n, proposal.kind, proposal.operator, candidate_id, status, reason, spent)

@@ -66,7 +66,7 @@ def parcel(sweep: Sweep, cell: Cell, folder: Path, mark: str, *, travels: bool) 
 def run_cell(packed: Parcel) -> Row:
     """Run one cell and return its row. A cell that fails says why in its row: it never takes others along."""
     started = time.perf_counter()
-    row: Row = {"suite": packed.cell.suite, "settings": dict(packed.cell.settings), "seed": packed.cell.seed, "error": None}
+    row: Row = packed.cell.head() | {"error": None}
     try:
         with tempfile.TemporaryDirectory(prefix="gepa_atlas_cell_") as place, forgotten():
             row |= _function(packed, Path(place)) if packed.function else _experiment(packed, Path(place))

@@ -219,6 +219,10 @@ class Cell:
     def key(self) -> str:
         return f"{self.suite}/{self.seed}"
 
+    def head(self) -> dict[str, Any]:
+        """What the row of this cell begins with, whatever comes of it."""
+        return {"suite": self.suite, "settings": dict(self.settings), "seed": self.seed}
+
 
 @dataclass(frozen=True)
 class Sweep:

@@ -28,7 +28,7 @@ _PARCEL, _ROW, _SAID = "parcel.json", "row.json", "stderr"
 
 def run_limited(packed: Parcel, limits: LimitsConfig) -> Row:
     """As `run_cell`; a cell that passes a limit has failed, and says which."""
-    row: Row = {"suite": packed.cell.suite, "settings": dict(packed.cell.settings), "seed": packed.cell.seed, "time": None}
+    row: Row = packed.cell.head() | {"time": None}
     with tempfile.TemporaryDirectory(prefix="gepa_atlas_cell_") as name, Path(name, _SAID).open("w+b") as said:
         place = Path(name)
         (place / _PARCEL).write_text(_written(packed, limits), "utf-8")

@@ -54,7 +54,7 @@ class Pool:
             if not waiting:
                 return
         for identity, packed in list(waiting.items()):
-            row: Row = {"suite": packed.cell.suite, "settings": dict(packed.cell.settings), "seed": packed.cell.seed, "time": None}
+            row: Row = packed.cell.head() | {"time": None}
             arrived((identity, row | {"error": f"its worker was lost {self._attempts} times ({lost})"}))
 
     def _round(self, parcels: list[Parcel], arrived: Callable[[tuple[str, Row]], None], *, alone: bool) -> str:

@@ -144,7 +144,7 @@ class _Round:
             try:
                 parcels.append(parcel(self.sweep, cell, self.folder, self.mark, travels=self.pool.travels))
             except (ConfigError, DataError) as error:  # a combination that no configuration allows fails alone
-                row: Row = {"suite": cell.suite, "settings": dict(cell.settings), "seed": cell.seed, "time": 0.0}
+                row: Row = cell.head() | {"time": 0.0}
                 done(identity, row | {"error": str(error)})
         self.pool.run(parcels, done)
         if self.sweep.config.search.pruner != "none":
