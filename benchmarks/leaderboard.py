@@ -42,8 +42,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "rim.faults": {"faults": "faults", "rewards": "rewards", "scored": "scored", "none": "none", "equal_to_no_faults": "as without faults"},
     "scale": {"what": "what", "predicted": "predicted", "measured": "measured", "ratio": "ratio", "unit": "unit"},
     "sweeps": {
-        "what": "what", "key": "key", "figure": "figure", "unit": "unit", "share_of_matrix": "share of the matrix's rollouts",
-        "seconds": "seconds",
+        "what": "what", "world": "world", "key": "key", "figure": "figure", "unit": "unit",
+        "share_of_matrix": "share of the matrix's rollouts", "seconds": "seconds",
     },
     "sweep": {
         "sweep": "sweep", "settings": "settings", "objective": "objective", "cells": "cells", "mean": "mean", "low": "low", "high": "high",

@@ -32,7 +32,6 @@ from gepa_atlas.sweep.runner import run_sweep
 from gepa_atlas.testing.toyworld import toy_world
 
 _TOY = str(ROOT / "configs" / "examples" / "toyworld.yaml")
-_WORLD = {"seed": 3, "noise": 0.5}
 
 
 def _run(folder: Path, tree: dict[str, Any]) -> tuple[Findings, float]:
@@ -44,9 +43,14 @@ def _run(folder: Path, tree: dict[str, Any]) -> tuple[Findings, float]:
     return read_findings(folder / "out"), time.perf_counter() - started
 
 
-def planted(place: Path, keys: Sequence[int]) -> list[Row]:
+def planted(place: Path, worlds: Sequence[int], keys: Sequence[int]) -> list[Row]:
     """48 combinations, of which those with the true rules, a small gate and few proposals in flight are good; the matrix knows the best."""
-    world = toy_world(_WORLD)
+    return [row for seed in worlds for row in _planted(place / f"world{seed}", seed, keys)]
+
+
+def _planted(place: Path, seed: int, keys: Sequence[int]) -> list[Row]:
+    settings = {"seed": seed, "noise": 0.5}
+    world = toy_world(settings)
     rules, decoys = [r.sentence for r in world.rules], [d.sentence for d in world.decoys]
     offered = {"none": decoys[:1], "decoys": decoys, "half": rules[:3] + decoys, "all": rules + decoys}
     space = {
@@ -54,17 +58,19 @@ def planted(place: Path, keys: Sequence[int]) -> list[Row]:
         "minibatch": [2, 4, 8, 16],
         "width": [4, 16, 64],
     }
-    tree = {"suites": {"toy": {"config": _TOY, "set": {"max_metric_calls": 240}}}, "space": space, "seeds": 3}
+    changes = {"max_metric_calls": 240, "agents.student.params.world": settings, "data.toyworld": settings}
+    tree = {"suites": {"toy": {"config": _TOY, "set": changes}}, "space": space, "seeds": 3}
     matrix, _ = _run(place / "matrix", tree)
     value = {tuple(t.settings.items()): mean_of(t, "gain") for t in matrix.trials}
     best, cost = max(value.values()), sum(row["rollouts"] for t in matrix.trials for row in t.rows.values())
     rows = []
     for key in keys:
-        search = {"method": "tpe", "cells": 33, "startup": 6, "batch": 1, "pruner": "wilcoxon", "seed": key}
+        search = {"method": "gp", "cells": 31, "batch": 1, "seed": key}
         found, _ = _run(place / f"search{key}", {**tree, "search": search})
         chosen = value[tuple(found.board[0].trial.settings.items())]
         spent = sum(row["rollouts"] for t in found.trials for row in t.rows.values())
-        rows.append({"what": "planted", "key": key, "figure": chosen / best, "unit": "of the optimum", "share_of_matrix": spent / cost})
+        row: Row = {"what": "planted", "world": seed, "key": key, "figure": chosen / best, "unit": "of the optimum"}
+        rows.append(row | {"share_of_matrix": spent / cost})
     return rows
 
 
@@ -143,23 +149,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", nargs="*", choices=["planted", "speedup", "overhead", "resume", "same", []], help="default: all")
     parser.add_argument("--keys", default="0,1,2,3,4", help="seeds of the searches of `planted`")
+    parser.add_argument("--worlds", default="3", help="seeds of the ToyWorlds of `planted`")
     parser.add_argument("--sweep", type=Path, default=ROOT / "configs" / "sweeps" / "local.yaml", help="the file for `same`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of --sweep; repeatable")
     parser.add_argument("--into", type=float, default=10.0, help="seconds into its cell that the worker is killed in `same`")
     parser.add_argument("--json", type=Path, help="write the rows there")
     given = parser.parse_args()
-    keys = [int(k) for k in given.keys.split(",")]
+    keys, worlds = ([int(k) for k in each.split(",")] for each in (given.keys, given.worlds))
     todo: dict[str, Callable[[Path], list[Row]]] = {
-        "planted": lambda place: planted(place, keys), "speedup": speedup, "overhead": overhead, "resume": resume,
+        "planted": lambda place: planted(place, worlds, keys), "speedup": speedup, "overhead": overhead, "resume": resume,
         "same": lambda place: same(place, given.sweep, given.into, given.set),
     }  # fmt: skip
     rows: list[Row] = []
     for name in given.what or todo:
         with tempfile.TemporaryDirectory(prefix="gepa_atlas_sweeps_") as place:
             rows += todo[name](Path(place))
-    print(table(rows, ["what", "key", "figure", "unit", "share_of_matrix", "seconds"]))
+    print(table(rows, ["what", "world", "key", "figure", "unit", "share_of_matrix", "seconds"]))
     if given.json:
-        write(given.json, meta("sweeps", keys=keys), rows)
+        write(given.json, meta("sweeps", keys=keys, worlds=worlds), rows)
 
 
 if __name__ == "__main__":

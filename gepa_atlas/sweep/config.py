@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -19,13 +19,11 @@ from gepa_atlas.configfile import Tree, assign, read_yaml
 from gepa_atlas.data import load_examples
 from gepa_atlas.errors import ConfigError
 from gepa_atlas.settings import Settings, load
+from gepa_atlas.sweep.search import MOST, SearchConfig
 from gepa_atlas.types import digest
 
 # Objective -> whether more of it is better. `cost` is in dollars, `time` in seconds of wall clock.
 OBJECTIVES = {"gain": True, "score": True, "harm": False, "cost": False, "time": False, "tokens": False, "rollouts": False}
-
-
-_MATRIX = 100_000  # combinations
 
 
 class SuiteConfig(Settings):
@@ -90,38 +88,6 @@ class RangeConfig(Settings):
         return [int(v) for v in found] if self.whole else [round(v, 12) for v in found]
 
 
-class SearchConfig(Settings):
-    """How the space is walked. `matrix`: every combination, once. `tpe` and `random` (optuna): `trials` combinations, or as many as `cells`
-    cells pay for; none is tried twice.
-
-    wilcoxon stops a trial that is worse than the best one, paired by example; hyperband stops the worse ones after few instances.
-    """
-
-    method: Literal["matrix", "tpe", "random"] = "matrix"
-    trials: int | None = Field(default=None, ge=1)
-    cells: int | None = Field(default=None, ge=1)  # never passed; with a pruner it pays for more trials than it would run to the end
-    pruner: Literal["none", "wilcoxon", "hyperband"] = "none"
-    startup: int = Field(default=10, ge=1)  # trials spread over the space before TPE learns
-    batch: int | None = Field(default=None, ge=1)  # trials that are asked for together; None: jobs, in a matrix four times that
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"method": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.method == "matrix" and (self.trials or self.cells or self.pruner != "none"):
-            raise ValueError("a matrix runs every combination: remove trials, cells and pruner, or choose method tpe or random")
-        for name, read in (("startup", self.method == "tpe"), ("seed", self.method != "matrix")):
-            if name in self.model_fields_set and not read:
-                raise ValueError(f"{name} is not read with method {self.method}; remove it")
-        if self.method != "matrix" and (self.trials is None) == (self.cells is None):
-            raise ValueError(f"method {self.method} needs `trials`, how many combinations to try, or `cells`, what they may take")
-        return self
-
-
 class LimitsConfig(Settings):
     """What a cell may take. With a limit it runs in a process of its own, which is killed at `seconds`, and gets no more `megabytes`."""
 
@@ -165,8 +131,8 @@ class SweepConfig(Settings):
         for what, given in (("objectives", self.objectives), ("seeds", self.seeds)):
             if len(set(given)) < len(given):
                 raise ValueError(f"{what}: one of them is named twice; keep it once")
-        if self.search.pruner != "none" and len(self.objectives) > 1:
-            raise ValueError("search.pruner: pruning needs a single objective; remove the pruner or keep one objective")
+        if (single := self.search.single) is not None and len(self.objectives) > 1:
+            raise ValueError(f"search: {single} needs a single objective; keep one, or search with tpe and no pruner")
         if not self.space and self.search.method != "matrix":
             raise ValueError("space: is empty, and there is nothing to search; name settings and their values")
         return self
@@ -195,7 +161,7 @@ class Setting:
             return [label for label, _ in self.choices.values()]
         assert self.range is not None
         if self.range.endless:
-            raise ConfigError(f"space.{self.name}: a matrix needs a list, or a range with a step; or search with tpe")
+            raise ConfigError(f"space.{self.name}: has no end; give a list, or a range with a step; or search with tpe")
         return list(self.range.values())
 
     def assigned(self, label: Value) -> Tree:
@@ -264,9 +230,9 @@ class Sweep:
         return min(limits)
 
     def affordable(self, run: int) -> int:
-        """How many trials more may be begun when `run` cells are run."""
+        """How many trials more may be begun when `run` cells are run. gp counts its cells itself."""
         cells = self.config.search.cells
-        return self.planned() if cells is None else max(0, cells - run) // len(self.instances)
+        return self.planned() if cells is None or self.config.search.method == "gp" else max(0, cells - run) // len(self.instances)
 
     def cell(self, params: Mapping[str, Value], suite: str, seed: int) -> Cell:
         return Cell(suite, tuple((s.name, params[s.name]) for s in self.space), seed)
@@ -326,11 +292,9 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> Sweep:
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {str(error).removeprefix(': ')}") from None
     sweep = Sweep(config, path, tuple(_setting(name, given) for name, given in config.space.items()))
-    if config.search.method == "matrix":
-        if (size := sweep.size()) is not None and size > _MATRIX:
-            raise ConfigError(
-                f"{path.name}: space: a matrix of {size:,} combinations, of at most {_MATRIX:,}; list fewer, or search with tpe"
-            )
+    if (most := MOST.get(method := config.search.method)) is not None:
+        if (size := sweep.size()) is not None and size > most:
+            raise ConfigError(f"{path.name}: space: {size:,} combinations, and {method} takes {most:,}; list fewer, or search with tpe")
         sweep.combinations()
     _check_cells(sweep)
     return sweep

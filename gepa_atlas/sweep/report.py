@@ -55,8 +55,7 @@ def _trials(study: Study) -> list[TrialRecord]:
     found: list[TrialRecord] = []
     for trial in current(study.get_trials(deepcopy=False)):
         rows = cells_of(trial.user_attrs)
-        twin = trial.state.name == "FAIL" and not rows and any(trial.params == t.settings for t in found)
-        if not twin:
+        if rows or trial.state.name != "FAIL":
             found.append(TrialRecord(origin(trial), dict(trial.params), state_of(trial), rows))
     return found
 

@@ -14,7 +14,8 @@ from gepa_atlas.store.exports import write_json
 from gepa_atlas.sweep.cell import Parcel, Row, marked, parcel
 from gepa_atlas.sweep.config import Sweep, SweepConfig
 from gepa_atlas.sweep.pool import Pool
-from gepa_atlas.sweep.study import Ledger, begun, opened, pruner
+from gepa_atlas.sweep.sampling import pruner
+from gepa_atlas.sweep.study import Ledger, begun, opened, wanted
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -29,6 +30,7 @@ class _Live:
 
     trial: Trial
     rows: dict[str, Row]
+    wanted: list[str] | None  # cells of it that are run now; None: all
     pruned: bool = False
 
 
@@ -58,7 +60,7 @@ def run_sweep(
             ledger.retry_failed()
         work = _Round(sweep, ledger, pool, folder, mark, say)
         while batch := ledger.batch(_batch(sweep.config, pool.jobs)):
-            work.run([_Live(trial, ledger.cells(trial)) for trial in batch])
+            work.run([_Live(trial, ledger.cells(trial), wanted(trial)) for trial in batch])
 
 
 def check(sweep: Sweep, folder: Path, *, resume: bool) -> None:
@@ -127,11 +129,13 @@ class _Round:
         for stage in _stages(self.sweep):
             self._stage(stage, [one for one in trials if not one.pruned])
         for one in trials:
-            self.ledger.tell(one.trial, values(self.sweep.config, list(one.rows.values())), pruned=one.pruned)
+            partly = len(one.rows) < len(self.sweep.instances)
+            self.ledger.tell(one.trial, values(self.sweep.config, list(one.rows.values())), partly=partly)
 
     def _stage(self, stage: list[tuple[str, int]], live: list[_Live]) -> None:
-        wanted = [(one, self.sweep.cell(one.trial.params, suite, seed)) for one in live for suite, seed in stage]
-        missing = {cell.id: (one, cell) for one, cell in wanted if cell.key not in one.rows}
+        cells = [(one, self.sweep.cell(one.trial.params, suite, seed)) for one in live for suite, seed in stage]
+        asked = [(one, cell) for one, cell in cells if one.wanted is None or cell.key in one.wanted]
+        missing = {cell.id: (one, cell) for one, cell in asked if cell.key not in one.rows}
         parcels: list[Parcel] = []
 
         def done(identity: str, row: Row) -> None:

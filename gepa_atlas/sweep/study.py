@@ -10,34 +10,29 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import socket
 import time
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gepa_atlas.errors import ConfigError, MissingExtra
-from gepa_atlas.evolve.rng import rng
+from gepa_atlas.errors import ConfigError
 from gepa_atlas.sweep.cell import Row
-from gepa_atlas.sweep.config import OBJECTIVES, Setting, Sweep, Value
+from gepa_atlas.sweep.config import OBJECTIVES, Sweep, Value
+from gepa_atlas.sweep.sampling import distribution, known_from_the_start, nearest, sampler, suggest
 from gepa_atlas.sweep.storage import JOURNAL, storage
-from gepa_atlas.types import digest
+from gepa_atlas.sweep.surrogate import Seen, choose, named
 
 if TYPE_CHECKING:
-    from numpy.random import Generator
     from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED, _AGAIN = "cell:", "owner", "manifest:", "planned", "pruned", "again"
+_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED, _AGAIN, _WANTED = "cell:", "owner", "manifest:", "planned", "pruned", "again", "wanted"
 _SIGNING_SECONDS = 60.0
-_SEARCHED = 20_000  # combinations that are gone through for one that was not tried
 
 
 @contextmanager
@@ -86,33 +81,12 @@ def _plan(sweep: Sweep, study: Study) -> None:
     if study.user_attrs.get(_PLANNED):
         return
     # Not enqueue_trial's skip_if_exists: it goes through all trials each time, and takes 1.0 and 1.000001 for one.
-    there = {_settings(t.system_attrs.get("fixed_params", t.params)) for t in study.get_trials(deepcopy=False)}
-    for params in _known_from_the_start(sweep):
-        if _settings(params) not in there:
-            there.add(_settings(params))
+    there = {named(_params(t)) for t in study.get_trials(deepcopy=False)}
+    for params in known_from_the_start(sweep):
+        if named(params) not in there:
+            there.add(named(params))
             study.enqueue_trial(params)
     study.set_user_attr(_PLANNED, True)
-
-
-def _known_from_the_start(sweep: Sweep) -> Iterator[dict[str, Value]]:
-    search = sweep.config.search
-    if search.method == "matrix":
-        return sweep.combinations()
-    count = min(search.startup, sweep.planned()) if search.method == "tpe" else 0
-    columns = {s.name: _spread(s, count, rng(search.seed, "startup", s.name)) for s in sweep.space}
-    return ({name: values[i] for name, values in columns.items()} for i in range(count))
-
-
-def _spread(setting: Setting, count: int, draw: Generator) -> list[Value]:
-    """`count` values of a setting, each part of it as often as any other, in an order of their own (a Latin hypercube)."""
-    given = setting.range
-    if given is not None and (given.endless or given.log):
-        low, high = (math.log(given.low), math.log(given.high)) if given.log else (given.low, given.high)
-        places = [low + (high - low) * (i + draw.random()) / count for i in draw.permutation(count)]
-        numbers = [min(given.high, max(given.low, math.exp(p) if given.log else p)) for p in places]
-        return [round(n) for n in numbers] if given.whole else [float(n) for n in numbers]
-    labels = setting.labels()
-    return [labels[i] for _ in range(-(-count // len(labels))) for i in draw.permutation(len(labels))][:count]
 
 
 class Ledger:
@@ -120,7 +94,7 @@ class Ledger:
 
     def __init__(self, sweep: Sweep, study: Study, folder: Path, *, take_over: bool = False) -> None:
         self._sweep, self._study, self._folder, self._take_over = sweep, study, folder, take_over
-        self._distributions = {s.name: _distribution(sweep, s) for s in sweep.space}
+        self._distributions = {s.name: distribution(sweep, s) for s in sweep.space}
         self._mine: set[int] = set()
 
     def __enter__(self) -> Ledger:
@@ -144,14 +118,14 @@ class Ledger:
             run = sum(len(cells_of(t.user_attrs)) for t in current(self._study.get_trials(deepcopy=False)))
             under_way = (len(found) + len(self._mine)) * len(self._sweep.instances)
             for _ in range(min(size - len(found), self._sweep.affordable(run + under_way))):
-                trial = self._ask()
+                trial = self._ask_chosen() if self._sweep.config.search.method == "gp" else self._ask()
                 if trial is None:
                     break
                 found.append(trial)
         for trial in found:
             self._mine.add(trial.number)
             for setting in self._sweep.space:  # of a trial whose process died while it was asking
-                _suggest(trial, setting.name, self._distributions[setting.name])
+                suggest(trial, setting.name, self._distributions[setting.name])
         return found
 
     def retry_failed(self) -> None:
@@ -161,7 +135,8 @@ class Ledger:
         with _claiming(self._folder):
             for trial in current(self._study.get_trials(deepcopy=False)):
                 if trial.state == TrialState.FAIL and any(row["error"] for row in cells_of(trial.user_attrs).values()):
-                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial)})
+                    wanted = {_WANTED: trial.user_attrs[_WANTED]} if _WANTED in trial.user_attrs else {}
+                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial), **wanted})
 
     def _own(self, trial: Trial) -> Trial:
         trial.set_user_attr(_OWNER, self._me)
@@ -175,17 +150,41 @@ class Ledger:
         while True:
             trials = self._study.get_trials(deepcopy=False)
             begun = [t for t in trials if t.state != TrialState.WAITING]
-            tried = {_settings(t.params) for t in begun}
+            tried = {named(t.params) for t in begun}
             again = any(t.state == TrialState.WAITING and _AGAIN in t.user_attrs for t in trials)
             if (len(begun) == len(trials)) if matrix else (len(tried) >= self._sweep.planned() and not again):
                 return None
-            self._study.sampler = _sampler(self._sweep, len(begun))
+            self._study.sampler = sampler(self._sweep, len(begun))
             trial = self._own(self._study.ask(self._distributions))
-            if _settings(trial.params) not in tried or _AGAIN in trial.user_attrs:
+            if named(trial.params) not in tried or _AGAIN in trial.user_attrs:
                 return trial
             self._study.tell(trial, state=TrialState.FAIL)
-            if not matrix and (near := _nearest(self._sweep, trial, tried)) is not None:
+            if not matrix and (near := nearest(self._sweep, trial, tried)) is not None:
                 self._study.enqueue_trial(near)
+
+    def _ask_chosen(self) -> Trial | None:
+        """The combination that promises most, with the cells of it to run next; or None. What it has from earlier trials it keeps."""
+        from optuna.trial import TrialState
+
+        while True:
+            trials = self._study.get_trials(deepcopy=False)
+            if all(t.state != TrialState.WAITING for t in trials):
+                chosen = choose(self._sweep, _seen(trials, self._sweep.config.objectives[0]), len(trials))
+                if chosen is None:
+                    return None
+                before = next((origin(t) for t in trials if named(_params(t)) == named(chosen[0])), None)
+                again = {} if before is None else {_AGAIN: before}
+                self._study.enqueue_trial(chosen[0], user_attrs={_WANTED: chosen[1], **again})
+            self._study.sampler = sampler(self._sweep, len(trials))
+            trial = self._own(self._study.ask(self._distributions))
+            if _WANTED in trial.user_attrs and not self._met(trial):
+                return trial
+            self._study.tell(trial, state=TrialState.FAIL)  # another machine took the one that waited, or chose the same
+
+    def _met(self, trial: Trial) -> bool:
+        """Whether an earlier trial is at work on the same combination."""
+        trials = self._study.get_trials(deepcopy=False)[: trial.number]
+        return any(not t.state.is_finished() and named(_params(t)) == named(trial.params) for t in trials)
 
     def _orphans(self) -> list[FrozenTrial]:
         from optuna.trial import TrialState
@@ -226,14 +225,44 @@ class Ledger:
     def note(self, trial: Trial, key: str, row: Row) -> None:
         trial.set_user_attr(_CELL + key, row)
 
-    def tell(self, trial: Trial, values: list[float] | None, *, pruned: bool = False) -> None:
-        """Values: finished, or stopped early with the mean so far, which is what the sampler learns from it. None: failed."""
+    def tell(self, trial: Trial, values: list[float] | None, *, partly: bool = False) -> None:
+        """Values: finished, or run in part with the mean so far, which is what the sampler learns from it. None: failed."""
         from optuna.trial import TrialState
 
-        if pruned:
+        if partly:
             trial.set_user_attr(_PRUNED, True)
         self._study.tell(trial, values, state=TrialState.COMPLETE if values is not None else TrialState.FAIL)
         self._mine.discard(trial.number)
+
+
+def wanted(trial: Trial) -> list[str] | None:
+    """The cells that the trial was asked for; None: all."""
+    found: list[str] | None = trial.user_attrs.get(_WANTED)
+    return found
+
+
+def _seen(trials: Iterable[FrozenTrial], objective: str) -> dict[str, Seen]:
+    """What the study has of each combination, over all trials of it."""
+    found: dict[str, Seen] = {}
+    for trial in trials:
+        if _WANTED not in trial.user_attrs:
+            continue
+        one = found.setdefault(named(_params(trial)), Seen())
+        if not trial.state.is_finished():
+            one.under_way |= set(trial.user_attrs[_WANTED])
+        for key, row in cells_of(trial.user_attrs).items():
+            if row["error"]:
+                one.failed.add(key)
+            else:
+                one.figures[key] = row[objective]
+                one.failed.discard(key)
+    return found
+
+
+def _params(trial: FrozenTrial) -> dict[str, Value]:
+    """Its settings, also while it waits."""
+    found: dict[str, Value] = trial.system_attrs.get("fixed_params", trial.params)
+    return found
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -249,10 +278,11 @@ def origin(trial: FrozenTrial) -> int:
 
 
 def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials in the order they were first asked for; of one that was run again, the last run."""
+    """Trials in the order they were first asked for; of one that was run again, the last run. Those dropped at once are left out."""
     found: dict[int, FrozenTrial] = {}
     for trial in trials:
-        found[origin(trial)] = trial
+        if trial.state.name != "FAIL" or cells_of(trial.user_attrs):
+            found[origin(trial)] = trial
     return list(found.values())
 
 
@@ -285,77 +315,6 @@ def reading(folder: Path) -> Iterator[Study]:
         except KeyError:
             raise ConfigError(f"{folder}: its storage knows no sweep {name!r}; was it removed there? Run it again with --out DIR") from None
         yield study
-
-
-# -- optuna's parts ---------------------------------------------------------------------------------------------------
-
-
-def _distribution(sweep: Sweep, setting: Setting) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if setting.range is None or sweep.config.search.method == "matrix":
-        return CategoricalDistribution(setting.labels())
-    given = setting.range
-    if given.whole:
-        return IntDistribution(int(given.low), int(given.high), log=given.log, step=int(given.step or 1))
-    return FloatDistribution(given.low, given.high, log=given.log, step=given.step)
-
-
-def _suggest(trial: Trial, name: str, distribution: Any) -> None:
-    """Give the trial its value of this setting, where it has none yet."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    else:
-        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-
-
-def _sampler(sweep: Sweep, asked: int) -> Any:
-    """A sampler whose randomness is of this sweep and this trial, so that nothing has to be kept to go on."""
-    from optuna.samplers import RandomSampler, TPESampler
-
-    search = sweep.config.search
-    seed = int(digest([search.seed, asked], 8), 16) % 2**31
-    if search.method != "tpe":
-        return RandomSampler(seed)
-    return TPESampler(seed=seed, n_startup_trials=search.startup, multivariate=True, constant_liar=True)
-
-
-def pruner(sweep: Sweep) -> Any:
-    from optuna.pruners import HyperbandPruner, NopPruner, WilcoxonPruner
-
-    kind = sweep.config.search.pruner
-    if kind == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=len(sweep.instances), reduction_factor=3)
-    if kind == "wilcoxon":
-        try:
-            import scipy  # noqa: F401
-        except ImportError:
-            raise MissingExtra("search.pruner: wilcoxon", "sweep") from None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna calls it experimental; what is used of it is held by tests
-            return WilcoxonPruner(p_threshold=0.1)
-    return NopPruner()
-
-
-def _settings(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
-
-
-def _nearest(sweep: Sweep, trial: Trial, tried: set[str]) -> dict[str, Value] | None:
-    """Of what was not tried, the combination that differs from this trial's in the fewest settings; one of them by chance of the sweep.
-
-    None in a space that is endless, or too large to go through: what was tried is hardly met again there.
-    """
-    size = sweep.size()
-    if size is None or size > _SEARCHED:
-        return None
-    free = [c for c in sweep.combinations() if _settings(c) not in tried]
-    draw = digest([sweep.config.search.seed, trial.number], 8)
-    return min(free, key=lambda c: (sum(c[n] != v for n, v in trial.params.items()), digest([draw, _settings(c)], 8)), default=None)
 
 
 def _live(study: Study, frozen: FrozenTrial) -> Trial:
