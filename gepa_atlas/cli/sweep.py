@@ -67,11 +67,10 @@ def run(
     watch_environment()
     plan = load_sweep(sweep, set_)
     folder = out or Path("sweeps") / plan.name
-    cells = plan.planned() * len(plan.instances)
     if not quiet:
-        typer.echo(
-            f"{plan.name}: {plan.planned()} combinations x {len(plan.instances)} (suite, seed) = {cells} cells in {folder}", err=True
-        )
+        trials, each, most = plan.planned(), len(plan.instances), plan.config.search.cells
+        said = f"{trials} combinations x {each} (suite, seed) = {trials * each} cells" if most is None else f"at most {most} cells"
+        typer.echo(f"{plan.name}: {said} in {folder}", err=True)
     done = 0
 
     def progress(row: dict[str, Any]) -> None:

@@ -135,8 +135,8 @@ class Ledger:
         with _claiming(self._folder):
             for trial in current(self._study.get_trials(deepcopy=False)):
                 if trial.state == TrialState.FAIL and any(row["error"] for row in cells_of(trial.user_attrs).values()):
-                    wanted = {_WANTED: trial.user_attrs[_WANTED]} if _WANTED in trial.user_attrs else {}
-                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial), **wanted})
+                    same = {key: trial.user_attrs[key] for key in (_WANTED,) if key in trial.user_attrs}
+                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial), **same})
 
     def _own(self, trial: Trial) -> Trial:
         trial.set_user_attr(_OWNER, self._me)
@@ -177,14 +177,17 @@ class Ledger:
                 self._study.enqueue_trial(chosen[0], user_attrs={_WANTED: chosen[1], **again})
             self._study.sampler = sampler(self._sweep, len(trials))
             trial = self._own(self._study.ask(self._distributions))
-            if _WANTED in trial.user_attrs and not self._met(trial):
+            if _WANTED in trial.user_attrs and self._stands(trial):
                 return trial
-            self._study.tell(trial, state=TrialState.FAIL)  # another machine took the one that waited, or chose the same
+            self._study.tell(trial, state=TrialState.FAIL)
 
-    def _met(self, trial: Trial) -> bool:
-        """Whether an earlier trial is at work on the same combination."""
-        trials = self._study.get_trials(deepcopy=False)[: trial.number]
-        return any(not t.state.is_finished() and named(_params(t)) == named(trial.params) for t in trials)
+    def _stands(self, trial: Trial) -> bool:
+        """Whether no earlier trial is at work on the same combination, or takes the last cells: another machine may have chosen too."""
+        *earlier, own = self._study.get_trials(deepcopy=False)[: trial.number + 1]
+        if any(not t.state.is_finished() and named(_params(t)) == named(own.params) for t in earlier):
+            return False
+        run, most = _seen([*earlier, own], self._sweep.config.objectives[0]), self._sweep.config.search.cells
+        return most is None or sum(len(one.begun) for one in run.values()) <= most
 
     def _orphans(self) -> list[FrozenTrial]:
         from optuna.trial import TrialState
@@ -211,7 +214,7 @@ class Ledger:
 
     def cells(self, trial: Trial) -> dict[str, Row]:
         """The rows that a trial has, by the key of the cell: its own, and those of an earlier trial with the same settings."""
-        earlier = [t for t in self._study.get_trials(deepcopy=False) if t.number != trial.number and t.params == trial.params]
+        earlier = [t for t in self._study.get_trials(deepcopy=False) if t.number != trial.number and named(t.params) == named(trial.params)]
         found = {key: row for t in earlier for key, row in cells_of(t.user_attrs).items() if not row["error"]}
         own = cells_of(trial.user_attrs)
         for key in found.keys() - own.keys():
@@ -278,7 +281,8 @@ def origin(trial: FrozenTrial) -> int:
 
 
 def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials in the order they were first asked for; of one that was run again, the last run. Those dropped at once are left out."""
+    """Trials in the order they were first asked for; of one that was run again, the last run. One that met an earlier combination by chance
+    was dropped at once, and is left out."""
     found: dict[int, FrozenTrial] = {}
     for trial in trials:
         if trial.state.name != "FAIL" or cells_of(trial.user_attrs):
