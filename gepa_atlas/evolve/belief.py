@@ -5,9 +5,11 @@ Relative to the seed, candidate c has items x_ci in {-1, 0, 1} (dropped, as in t
     y_ce = m + sum_i x_ci (g_i + v_i s_ie) + d_c + a_e + r_ce,
 
 where g_i is what item i is worth anywhere, v_i what it is worth beyond that where it is about the example (s_ie: they share a telling
-word), d_c what the combination does that its items do not explain, and a_e how easy the example is. Candidates that share an item
-share its evidence, whichever lineage it came by. Items that the seed does not have were proposed by somebody: what such an idea is
-worth on average, g and v alike, is learnt too, so that where ideas do harm the next one is doubted, and where they help it is tried.
+word that few other items have), d_c what the combination does that its items do not explain, and a_e how easy the example is. Candidates
+that share an item share its evidence, whichever lineage it came by. Items that the seed does not have were proposed by somebody: what
+such an idea is worth on average, g and v alike, is learnt too, so that where ideas do harm the next one is doubted, and where they help
+it is tried; and so are the standard deviations of g, v and a. What judges say of failures is evidence on the lines it names: see
+`complaints.py`.
 
 Part of r repeats the parent's: r_ce = rho r_pe + noise. rho is learnt in the run: near 1 when rollouts are deterministic (then a child
 differs from its parent on few examples, and pairing is worth most), near 0 when they are noise (then pairing would double the
@@ -17,6 +19,7 @@ taken at that difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -26,20 +29,24 @@ import numpy as np
 import numpy.typing as npt
 
 from gepa_atlas.evolve.archive import Archive, Cells, Entry
+from gepa_atlas.evolve.complaints import Complaints
 from gepa_atlas.evolve.gaussian import Floats, Gaussian, Ints
 from gepa_atlas.evolve.items import Catalogue
 
 # Prior standard deviations, in units of reward; the same for every task.
 LEVEL_SD = 0.5  # of the seed
-ITEM_SD = 0.05  # of what an item is worth anywhere
-ABOUT_SD = 0.12  # of what it is worth beyond that where it is about the example
+ITEM_SD = 0.05  # of what an item is worth anywhere; learnt in the run
+ABOUT_SD = 0.12  # of what it is worth beyond that where it is about the example; learnt in the run
+EASE_SD = 0.25  # of how easy an example is; learnt in the run
 OWN_SD = 0.04  # of what a combination does that its items do not explain
 SEED_ITEM = 0.5 * ITEM_SD  # an item of the seed is there for a reason: its prior mean
 IDEA_SD = 0.02  # of what items that the seed does not have are worth on average, anywhere
 IDEA_ABOUT_SD = 0.06  # and beyond that where they are about the example
-_EASE = 2.0  # cells' worth of shrinkage of an example's effect
+_LIKE, _LIKE_EASE = 20.0, 10.0  # items and examples that the learnt deviations start with
+HEED = 2.0  # a complaint less on average is worth so much: many a failure has none, or a general one
+HEED_SD = 0.02  # or so much more or less, at least
 _WEIGHTS = 256  # weights that entries are taken in for: the active ones first, then the latest
-_WORK = 4e6  # multiplications that one tell may cost on average: all cells are taken anew as often as that allows
+_WORK = 2e6  # multiplications that one tell may cost on average: all cells are taken anew as often as that allows
 _PSEUDO = np.array([10 * 0.2, 5 * 0.2, 10 * 0.2, 10.0])  # ten cells of residual variance 0.2 with rho 0.5
 
 
@@ -65,6 +72,9 @@ class Belief:
         self._moments = _PSEUDO.copy()  # sums of parent's squares, products, squares, and cells, of residuals
         self._judge_sum, self._judged = 0.0, 0  # variance that judging alone gives a cell, where the judges know their noise
         self._effects = np.zeros(len(archive.columns))
+        self._effects_var = np.full(len(archive.columns), EASE_SD**2)
+        self._ease_var, self._item_sd, self._about_sd = EASE_SD**2, ITEM_SD, ABOUT_SD
+        self.complaints = Complaints(self.catalogue)
         self._told: list[tuple[int, Ints]] = []  # entries and columns that are not yet taken in
         self._since, self._due = 0, 1
         self._worth = np.full(64, -1)  # of each item: its weight anywhere, or -1
@@ -158,15 +168,18 @@ class Belief:
     def _renew(self) -> None:
         """All cells of the window anew."""
         self._since = 0
+        self.catalogue.find_again()
         window, live = self._window()
         self._start()
         self._admit(window, live)
         cells = self.archive.cells(window)
-        self._fold(cells)
         if len(cells.rows):
+            self._fold_all(cells)
             self._remember(cells)
+            self._hear()
+            self._rescale()
         size = len(self._weights)
-        self._due = max(8, int((len(cells.rows) * size**2 + size**3) / _WORK))
+        self._due = max(1, int((len(cells.rows) * size**2 + size**3) / _WORK))
 
     def _window(self) -> tuple[list[int], list[int]]:
         """Entries to reason about, in order: the active ones, their parents, and the latest; and those of them with a weight of their own.
@@ -197,6 +210,7 @@ class Belief:
         self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
         self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
         self._new = np.zeros(64, dtype=bool)  # of each weight: whether it is of an item that the seed does not have
+        self._prior = np.zeros(64)  # of each weight: its mean before anything was seen
         self._worth[:], self._own[:], self._in[:] = -1, -1, False
         self._level = self._weight(0.0, LEVEL_SD)
         self._idea, self._idea_about = self._weight(0.0, IDEA_SD), self._weight(0.0, IDEA_ABOUT_SD)
@@ -205,6 +219,8 @@ class Belief:
         at = self._weights.append(mean, sd**2)
         if at == len(self._item):
             self._item, self._about, self._new = np.tile(self._item, 2), np.tile(self._about, 2), np.tile(self._new, 2)
+            self._prior = np.tile(self._prior, 2)
+        self._prior[at] = mean
         self._item[at], self._about[at], self._new[at] = item, about, item >= 0 and item not in self.catalogue.rows[0]
         self._lift: tuple[Ints, Floats] | None = None
         return at
@@ -219,23 +235,37 @@ class Belief:
         for entry in entries:
             for item in sorted(self._items(entry)):
                 if self._worth[item] < 0:
-                    self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, ITEM_SD, item)
+                    self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, self._item_sd, item)
                     if self.catalogue.share[item] > 0:
-                        self._weight(0.0, ABOUT_SD, item, about=True)
+                        self._weight(0.0, self._about_sd, item, about=True)
 
     def _fold(self, cells: Cells) -> None:
-        """Condition on these cells."""
+        """Condition on these cells, with how easy examples are as it was believed when all cells were taken anew."""
+        phi, seen, noise, part = self._views(cells)
+        ease, doubt = self._effects[cells.columns], self._effects_var[cells.columns]
+        self._weights.condition(phi, seen - part * ease, noise + part**2 * doubt)
+
+    def _fold_all(self, cells: Cells) -> None:
+        """Condition on all cells, and learn how easy the examples are."""
+        phi, seen, noise, part = self._views(cells)
+        groups = len(self._effects)
+        self._effects, self._effects_var = self._weights.condition_in_groups(phi, seen, noise, cells.columns, part, groups, self._ease_var)
+        known = np.bincount(cells.columns, minlength=groups) > 0
+        second = float((self._effects**2 + self._effects_var)[known].sum())
+        self._ease_var = (second + _LIKE_EASE * EASE_SD**2) / (np.count_nonzero(known) + _LIKE_EASE)
+
+    def _views(self, cells: Cells) -> tuple[Floats, Floats, Floats, Floats]:
+        """Cells as views of the weights: features, what was seen, its noise, and how much of the example's ease is in it."""
         known = self._paired(cells)
         pull = np.where(known, self.rho, 0.0)
         phi = self._features(cells.rows, cells.columns)
         if known.any():
             phi[known] -= self.rho * self._features(cells.parents[known], cells.columns[known])
-        seen = cells.gains - pull * cells.theirs - (1 - pull) * self._effects[cells.columns]
         noise = np.maximum(self.residual_var * (1 - pull**2), max(self.judge_var, 1e-4)) / cells.times
         history = self._own[cells.rows] < 0
         if history.any():
             noise += OWN_SD**2 * np.bincount(cells.rows)[cells.rows] * history
-        self._weights.condition(phi, seen, noise)
+        return phi, cells.gains - pull * cells.theirs, noise, 1 - pull
 
     def _paired(self, cells: Cells) -> npt.NDArray[np.bool_]:
         """Of which cells the parent is known on the same example, and reasoned about."""
@@ -296,14 +326,38 @@ class Belief:
         return Draw(worth, level)
 
     def _remember(self, cells: Cells) -> None:
-        """Example effects, residual variance and rho, given what is believed of the items now."""
+        """Residual variance and rho, given what is believed now."""
         said = self._features(cells.rows, cells.columns) @ self._weights.mean
-        seen = np.bincount(cells.columns, weights=cells.times, minlength=len(self._effects))
-        left = np.bincount(cells.columns, weights=cells.times * (cells.gains - said), minlength=len(self._effects))
-        known = seen > 0
-        self._effects = (left - float((left[known] / seen[known]).mean()) * seen) / (seen + _EASE)
         r = cells.gains - said - self._effects[cells.columns]
         pair = self._paired(cells)
         columns = cells.columns[pair]
         theirs = cells.theirs[pair] - self._features(cells.parents[pair], columns) @ self._weights.mean - self._effects[columns]
         self._moments = _PSEUDO + np.array([(theirs**2).sum(), (theirs * r[pair]).sum(), (r**2).sum(), float(len(r))])
+
+    def _hear(self) -> None:
+        """Take in what complaints say of the items: `HEED` times by how much they fall is what an item is worth, more or less.
+
+        Less so where the rewards surely say something else: complaints about nothing in particular count for little.
+        """
+        told = self.complaints.evidence()
+        known = np.flatnonzero(self._worth[told.items] >= 0)
+        if not len(known):
+            return
+        table = (self._item[: self.size] == told.items[known, None]).astype(np.float64)
+        table = self._scaled(table, lambda items: self.catalogue.share[items])
+        worth, var = HEED * told.fall[known], HEED**2 * told.var[known]
+        expected = self._weights.var(table) + var + HEED_SD**2
+        beyond = ((worth - table @ self._weights.mean) ** 2 - expected).sum() - 2 * math.sqrt(2 * (expected**2).sum())
+        vague = HEED_SD**2 + max(0.0, float(beyond)) / len(known)
+        self._weights.condition(table, worth, var + vague)
+
+    def _rescale(self) -> None:
+        """How much items differ in what they are worth: a step of expectation maximisation over those that are reasoned about."""
+        second = (self._weights.mean - self._prior[: self.size]) ** 2 + np.diagonal(self._weights.cov)
+        items, about = self._item[: self.size] >= 0, self._about[: self.size]
+        self._item_sd = _deviation(second[items & ~about], ITEM_SD)
+        self._about_sd = _deviation(second[items & about], ABOUT_SD)
+
+
+def _deviation(squares: Floats, prior: float) -> float:
+    return math.sqrt((float(squares.sum()) + _LIKE * prior**2) / (len(squares) + _LIKE))

@@ -268,6 +268,9 @@ class Evolution:
         """What was read about the parent; one that was put together for it is entered now."""
         known = parent.id in self.archive.by_id
         entry = self.archive.get(parent.id) if known else self._enter(parent, None, "put together to be read about")
+        for lesson in lessons:
+            if lesson.candidate_id == parent.id and lesson.example.split == "train" and lesson.after.value is not None:
+                self.belief.complaints.note(entry.index, lesson.example.id, 1.0 - lesson.after.value, lesson.after.rationale)
         self._take(entry, lessons)
         entry.active &= known or entry.n > 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -20,6 +20,7 @@ Item = tuple[str, str]
 DEMO = "demo:"
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
+_COMMON, _FEW = 0.2, 3  # a word is one of wording when more than this share of the items have it, and more than so many
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
@@ -64,6 +65,8 @@ class Catalogue:
         self.most_demos = 0  # that any entry has
         self._n_val = n_val
         self._telling = _telling(questions)
+        self._words: list[tuple[str, ...]] = []  # of each item
+        self._with: dict[str, list[int]] = {}  # items that have a word
         self._match = np.zeros((64, len(questions)), dtype=bool)
         self._share = np.zeros(64)
 
@@ -103,24 +106,38 @@ class Catalogue:
             at = self.index[item] = len(self.items)
             self.items.append(item)
             self.fixed.append(_fixed(item))
-            bag = dict.fromkeys(_content(item[1])) if is_line(item) else {}
+            bag = dict.fromkeys(content(item[1])) if is_line(item) else {}
             self.topics.enter([(item[0], word) for word in bag or (item[1],)])
-            self._find(at, bag)
+            self._words.append(tuple(bag))
+            for word in bag:
+                self._with.setdefault(word, []).append(at)
+            if at >= len(self._match):
+                self._match = np.vstack([self._match, np.zeros_like(self._match)])
+                self._share = np.append(self._share, np.zeros_like(self._share))
+            self._find(at)
         return at
 
-    def _find(self, at: int, bag: Iterable[str]) -> None:
+    def items_with(self, word: str) -> Sequence[int]:
+        """Items that have the word; none where so many have it that it is one of wording, and tells nothing of what an item is about."""
+        found = self._with.get(word, ())
+        return found if len(found) <= max(_FEW, _COMMON * len(self.items)) else ()
+
+    def find_again(self) -> None:
+        """What every item is about, now that more of them are known."""
+        for at in range(len(self.items)):
+            self._find(at)
+
+    def _find(self, at: int) -> None:
         """Which examples the item is about."""
-        if at >= len(self._match):
-            self._match = np.vstack([self._match, np.zeros_like(self._match)])
-            self._share = np.append(self._share, np.zeros_like(self._share))
-        for word in bag:
-            for example in self._telling.get(word, ()):
-                self._match[at, example] = True
+        self._match[at] = False
+        for word in self._words[at]:
+            if word in self._telling and self.items_with(word):
+                self._match[at, self._telling[word]] = True
         if self._n_val:
             self._share[at] = float(self._match[at, : self._n_val].mean())
 
 
-def _content(text: str) -> list[str]:
+def content(text: str) -> list[str]:
     return [w for w in words(text) if w[0].isalnum()]
 
 
@@ -128,6 +145,6 @@ def _telling(questions: Sequence[str]) -> dict[str, list[int]]:
     """Words that some questions have and most do not, with the examples that have them: at least two, at most two in five."""
     found: dict[str, list[int]] = {}
     for at, question in enumerate(questions):
-        for word in set(_content(question)):
+        for word in set(content(question)):
             found.setdefault(word, []).append(at)
     return {word: where for word, where in found.items() if 2 <= len(where) <= _TELLING * len(questions)}

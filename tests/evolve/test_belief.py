@@ -39,6 +39,24 @@ def test_conditioning_in_parts_is_conditioning_at_once_and_is_the_definition(see
         assert g.mean == pytest.approx(mean) and g.cov == pytest.approx(cov)
 
 
+@given(st.integers(0, 999), st.integers(1, 5), st.integers(1, 12), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_groups_that_are_summed_out_are_what_weights_of_their_own_would_be(seed: int, n: int, k: int, groups: int) -> None:
+    random = rng(seed, "groups")
+    phi, seen, noise, part = random.standard_normal((k, n)), random.standard_normal(k), random.random(k) + 0.1, random.random(k)
+    group = random.integers(0, groups, k)
+    short, whole = Gaussian(), Gaussian()
+    for _ in range(n):
+        short.append(0.2, 0.7)
+        whole.append(0.2, 0.7)
+    for _ in range(groups):
+        whole.append(0.0, 0.4)
+    mean, var = short.condition_in_groups(phi, seen, noise, group, part, groups, 0.4)
+    whole.condition(np.hstack([phi, np.eye(groups)[group] * part[:, None]]), seen, noise)
+    assert short.mean == pytest.approx(whole.mean[:n]) and short.cov == pytest.approx(whole.cov[:n, :n])
+    assert mean == pytest.approx(whole.mean[n:]) and var == pytest.approx(np.diagonal(whole.cov)[n:])
+
+
 def test_samples_have_the_moments_of_the_posterior() -> None:
     g = Gaussian()
     for _ in range(3):
@@ -90,6 +108,46 @@ def test_an_item_is_known_from_every_lineage_it_was_in() -> None:
     new = world.enter([RULES[0], RULES[3]], cells=0, parent=world.seed)
     level = world.belief.expected().level
     assert level[new.index] > max(level[0], level[2], level[4], level[5]) + 0.04  # shrunk, but above each that lacks one of the two
+
+
+def test_what_judges_complain_about_is_evidence_on_the_line_that_names_it() -> None:
+    """Two lines with the same rewards: complaints of what one names stop where it is, of what the other names they do not."""
+    world = Population({}, sd=0.3)
+    entries = [world.seed, world.enter([RULES[0]], cells=6, parent=world.seed), world.enter([RULES[1]], cells=6, parent=world.seed)]
+    for e in range(80):
+        about = e % 4
+        for entry in entries:
+            helped = about == 0 and entry is entries[1]
+            said = ["no order number", "not in capitals", "the weather again", "sources are lacking"][about]
+            world.belief.complaints.note(entry.index, f"t{e}", 0.0 if helped else 1.0, said)
+    world.enter([RULES[2]], cells=6, parent=world.seed)
+    worth = world.belief.expected().worth
+    assert worth[world.item(RULES[0])] > worth[world.item(RULES[1])] + 0.04
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_complaints_that_name_everything_always_do_not_hide_what_rewards_say(spoken: bool) -> None:
+    """A judge that says the same of every lesson tells nothing of the lines; what the rewards say of them stands."""
+    good, harmful = {f"Rule {w}: do the {w}.": 0.25 for w in "abc"}, {f"Rule {w}: do the {w}.": -0.25 for w in "def"}
+    world = Population(good | harmful, sd=0.1)
+    for rule in [*good, *harmful]:
+        entry = world.enter([rule], parent=world.seed)
+        for e in range(60 if spoken else 0):
+            for number in (entry.index, world.seed.index):
+                world.belief.complaints.note(number, f"{rule}{e}", 1.0, f"nothing of {rule[5]} is right")
+    world.enter([], cells=0, parent=world.seed)
+    world.enter(["Be kind."], cells=6, parent=world.seed)
+    worth = world.belief.expected().worth
+    assert min(worth[world.item(r)] for r in good) > 0.1 and max(worth[world.item(r)] for r in harmful) < -0.1
+
+
+def test_words_that_most_lines_share_are_about_no_example() -> None:
+    questions = [f"an order of a {w}" for w in ("lamp", "chair", "desk")] * 4 + ["nothing else"] * 12
+    catalogue = Catalogue(questions, len(questions))
+    lines = [f"of every {w} say the price" for w in ("lamp", "chair", "desk", "sofa", "bench", "stool")]
+    catalogue.enter(Candidate.of({"guidance": "\n".join(lines)}))
+    catalogue.find_again()
+    assert [int(row.sum()) for row in catalogue.matches()] == [4, 4, 4, 0, 0, 0]
 
 
 def test_the_draw_that_knows_composes_the_best_candidate() -> None:
