@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,10 +92,14 @@ def test_a_signal_before_the_run_is_open_and_after_it_is_finished(stage: Stage, 
         act.ends_within(0.03 * number)
         act.kill(signal.SIGINT)
         ended = act.wait()
-        assert ended.code in (0, 130) and ended.err.count("\n") == (ended.code == 130) and "Traceback" not in ended.err, ended
+        said = OPEN.sub("", ended.err)
+        assert ended.code in (0, 130) and said.count("\n") == (ended.code == 130) and "Traceback" not in said, ended
         stage.done(*command(room, f"run{number}", 0.0))
         assert digest(room / f"run{number}") == digest(room / "whole")
 
+
+# What the interpreter leaves open where a signal ends an import or the making of an event loop. Said only where warnings are errors, as here.
+OPEN = re.compile(r"Exception ignored in: .*\n(?:Traceback .*\n(?: .*\n)*)?(?:ResourceWarning: .*\n)?")
 
 HANGS: dict[str, tuple[str, dict[str, Any]]] = {
     "function": ("python.callable", {"callable": "hang.py:answer"}),
