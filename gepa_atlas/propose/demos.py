@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
+from pydantic import PositiveInt
 
 from gepa_atlas.ports import Brief
 from gepa_atlas.propose.drafts import Change, chars, first_sound, pick
@@ -20,9 +21,9 @@ from gepa_atlas.types import Candidate, Demo, Draft
 
 
 class DemosOptions(Settings):
-    max_demos: int = 16
-    first_set: tuple[int, int] = (4, 12)  # sizes of the first set a candidate gets
-    max_chars: int = 6_000  # of a whole set: fits a context of 2,048 tokens
+    max_demos: PositiveInt = 32  # of short questions more are better up to here, on most tasks of a small model
+    first_set: tuple[PositiveInt, PositiveInt] = (8, 32)  # sizes of the first set a candidate gets
+    max_chars: int = 3_000  # of a whole set: 32 short examples or a dozen long ones, well inside a context of 2,048 tokens
     near: float = 0.8  # two demonstrations more alike than this are not shown together
     variety: float = 2.0  # how strongly a set prefers questions unlike those it has; 0 is not at all
     shortlist: int = 24  # how many pool examples are compared for one choice
@@ -114,11 +115,13 @@ class Chooser:
         return self.brief.pool[pick(self.brief.rng, sound, score)]
 
     def fresh(self) -> list[Demo] | None:
-        """A whole new set: usually of a size within `first_set`, one draw in five up to the maximum."""
+        """A whole new set, of a size within `first_set` at first; later, half to twice that of a set that did well."""
         rng, options = self.brief.rng, self._options
-        low, high = options.first_set
-        high = options.max_demos if rng.random() < 0.2 else min(high, options.max_demos)
-        size = int(rng.integers(min(low, high), high + 1))
+        good = [len(c.demos) for c in (*self.brief.parents, *self.brief.mates) if c.demos]
+        like = pick(rng, good) if good else 0
+        low, high = (like / 2, like * 2) if like else options.first_set
+        low, high = min(low, options.max_demos), min(high, options.max_demos)
+        size = max(1, round(low * (high / low) ** rng.random()))
         chosen: list[Demo] = []
         while len(chosen) < size:
             new = self.one(chosen)

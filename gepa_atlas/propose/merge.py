@@ -13,8 +13,8 @@ from gepa_atlas.types import Candidate, Demo, Draft, Scalar
 
 
 class MergeOptions(Settings):
-    max_demos: int = 16
-    max_chars: int = 6_000  # of a whole demonstration set
+    max_demos: int = 32
+    max_chars: int = 3_000  # of a whole demonstration set
     max_items: int = 40  # of a component
 
 

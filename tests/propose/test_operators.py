@@ -74,9 +74,21 @@ def drafts(operator: Proposer, make: object, n: int = 60) -> list[Candidate]:
 def test_demos_first_set_is_a_jump_and_shows_every_label() -> None:
     pool = [demo(i, "yes" if i % 2 else "no") for i in range(20)]
     sets = [c.demos for c in drafts(Demos(), lambda a: brief(SEED, pool=pool, address=a))]
-    assert min(map(len, sets)) >= 2 and 8 < max(map(len, sets)) <= 16
+    assert 8 <= min(map(len, sets)) < 10 and 16 < max(map(len, sets)) <= 20
     mixed = sum(len({d.answer for d in s}) == 2 for s in sets)
     assert mixed >= 0.8 * len(sets)
+
+
+def test_demos_sets_become_as_large_as_those_that_did_well() -> None:
+    pool = [demo(i) for i in range(60)]
+
+    def fresh(known: int) -> list[int]:
+        parent = SEED.child("x", demos=tuple(pool[:known]))
+        made = [propose(Demos(), brief(parent, pool=pool, address=a)) for a in range(200)]
+        return [len(d.candidate.demos) for d in made if d.candidate and d.note.startswith("another set")]
+
+    assert set(fresh(2)) <= {1, 2, 3, 4} and max(fresh(2)) == 4
+    assert min(fresh(24)) < 14 and max(fresh(24)) in range(30, DemosOptions().max_demos + 1)
 
 
 def test_demos_respect_size_and_length_limits() -> None:
