@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose.drafts import Change, chars, first_sound, pick
+from gepa_atlas.propose.drafts import Change, first_sound, fits, pick
 from gepa_atlas.propose.evidence import alike, failing, solved
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Candidate, Demo, Draft
@@ -23,7 +23,7 @@ from gepa_atlas.types import Candidate, Demo, Draft
 class DemosOptions(Settings):
     max_demos: PositiveInt = 32  # of short questions more are better up to here, on most tasks of a small model
     first_set: tuple[PositiveInt, PositiveInt] = (8, 32)  # sizes of the first set a candidate gets
-    max_chars: int = 3_000  # of a whole set: 32 short examples or a dozen long ones, well inside a context of 2,048 tokens
+    max_chars: int = 6_000  # of a set of up to 8, half of that of a larger one: both fit a context of 2,048 tokens
     near: float = 0.8  # two demonstrations more alike than this are not shown together
     variety: float = 2.0  # how strongly a set prefers questions unlike those it has; 0 is not at all
     shortlist: int = 24  # how many pool examples are compared for one choice
@@ -59,7 +59,7 @@ class Demos:
                 moves.append((2.0, lambda: (_shuffled(parent, brief), "demonstrations in another order")))
         move = pick(brief.rng, [m for _, m in moves], [w for w, _ in moves])
         demos, note = move()
-        if demos is None or sum(map(chars, demos)) > self._options.max_chars:
+        if demos is None or not fits(demos, self._options.max_chars):
             return None
         return parent.child(self.name, demos=tuple(demos)), f"{note} ({n} to {len(demos)}): {', '.join(d.example_id for d in demos)}"
 
@@ -125,7 +125,7 @@ class Chooser:
         chosen: list[Demo] = []
         while len(chosen) < size:
             new = self.one(chosen)
-            if new is None or sum(map(chars, [*chosen, new])) > options.max_chars:
+            if new is None or not fits([*chosen, new], options.max_chars):
                 break
             chosen.append(new)
         order = rng.permutation(len(chosen))

@@ -12,6 +12,7 @@ from gepa_atlas.texts import broken_contract
 from gepa_atlas.types import Candidate, Component, Demo, Draft
 
 TRIES = 12
+_FEW = 8  # so many demonstrations may take all of the room; more of them half of it, since each is paid for with every question
 T = TypeVar("T")
 Change = tuple[Candidate, str]  # a child and one line on what was changed
 
@@ -59,6 +60,10 @@ def pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] 
 
 def chars(demo: Demo) -> int:
     return len(demo.question) + len(demo.answer) + len(demo.context)
+
+
+def fits(demos: Sequence[Demo], max_chars: int) -> bool:
+    return sum(map(chars, demos)) <= max_chars / (1 if len(demos) <= _FEW else 2)
 
 
 def clip(text: str, limit: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
-from gepa_atlas.propose.drafts import Change, chars, editable, first_sound, pick
+from gepa_atlas.propose.drafts import Change, editable, first_sound, fits, pick
 from gepa_atlas.propose.evidence import alike
 from gepa_atlas.settings import Settings
 from gepa_atlas.types import Candidate, Demo, Draft, Scalar
@@ -14,7 +14,7 @@ from gepa_atlas.types import Candidate, Demo, Draft, Scalar
 
 class MergeOptions(Settings):
     max_demos: int = 32
-    max_chars: int = 3_000  # of a whole demonstration set
+    max_chars: int = 6_000  # of a set of up to 8 demonstrations, half of that of a larger one
     max_items: int = 40  # of a component
 
 
@@ -89,7 +89,10 @@ class Merge:
         chosen: list[Demo] = []
         for at in brief.rng.permutation(len(both)):
             new = both[at]
-            fits = sum(map(chars, [*chosen, new])) <= self._options.max_chars
-            if len(chosen) < size and fits and all(alike(new.question, d.question) < 0.8 for d in chosen):
+            if (
+                len(chosen) < size
+                and fits([*chosen, new], self._options.max_chars)
+                and all(alike(new.question, d.question) < 0.8 for d in chosen)
+            ):
                 chosen.append(new)
         return tuple(chosen)

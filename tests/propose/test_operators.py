@@ -102,6 +102,17 @@ def test_demos_respect_size_and_length_limits() -> None:
         parent = child
 
 
+@pytest.mark.parametrize("operator", [Demos(), Merge()])
+@pytest.mark.parametrize("each", [200, 650])
+def test_up_to_eight_demonstrations_may_take_all_of_the_room_and_more_of_them_half(operator: Proposer, each: int) -> None:
+    pool = [replace(demo(i), context="c" * each) for i in range(30)]
+    parent, mate = (SEED.child("x", demos=tuple(pool[low : low + 8])) for low in (0, 10))
+    sets = [c.demos for c in drafts(operator, lambda a: brief(parent, pool=pool, address=a, mates=[mate]), 100)]
+    room = [(len(s), sum(len(d.question) + len(d.answer) + len(d.context) for d in s)) for s in sets]
+    assert all(size <= (6_000 if n <= 8 else 3_000) for n, size in room)
+    assert any(n > 8 for n, _ in room) if each == 200 else any(size > 3_000 for _, size in room)
+
+
 def test_demos_do_not_show_near_duplicates_together() -> None:
     pool = [Demo(f"d{i}", f"What is the capital city of the large northern country number {i}?", str(i)) for i in range(10)]
     pool += [demo(i) for i in range(10)]
