@@ -98,7 +98,7 @@ def test_a_signal_before_the_run_is_open_and_after_it_is_finished(stage: Stage, 
         assert digest(room / f"run{number}") == digest(room / "whole")
 
 
-# What the interpreter leaves open where a signal ends an import or the making of an event loop. Said only where warnings are errors, as here.
+# What the interpreter leaves open where a signal ends an import or the making of an event loop. Said where warnings are errors, as here.
 OPEN = re.compile(r"Exception ignored in: .*\n(?:Traceback .*\n(?: .*\n)*)?(?:ResourceWarning: .*\n)?")
 
 HANGS: dict[str, tuple[str, dict[str, Any]]] = {
