@@ -135,6 +135,8 @@ class SweepConfig(Settings):
             raise ValueError(f"search: {single} needs a single objective; keep one, or search with tpe and no pruner")
         if not self.space and self.search.method != "matrix":
             raise ValueError("space: is empty, and there is nothing to search; name settings and their values")
+        if (cells := self.search.cells) is not None and cells < (each := len(self.suites) * len(self.seeds)):
+            raise ValueError(f"search.cells: {cells} pays for no combination, which takes {each} (suites x seeds); give more")
         return self
 
 
@@ -318,8 +320,8 @@ def _setting(name: str, given: list[Any] | dict[str, Any]) -> Setting:
 
 def _distinct(where: str, given: list[tuple[Value, Tree]]) -> dict[str, tuple[Value, Tree]]:
     found = {_key(label): (label, keys) for label, keys in given}
-    if len(found) < len(given):
-        raise ConfigError(f"{where}: a value is listed twice; keep it once")
+    if min(len(found), len({label for label, _ in given})) < len(given):
+        raise ConfigError(f"{where}: a value is listed twice (1, 1.0 and true are one to optuna); keep it once, or name it by choices")
     return found
 
 
@@ -329,7 +331,7 @@ def _label(value: Any) -> Value:
 
 
 def _key(label: Value) -> str:
-    """1, 1.0, true and "1" are four labels."""
+    """1 and "1" are two labels."""
     return json.dumps(label)
 
 

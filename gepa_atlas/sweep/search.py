@@ -41,7 +41,7 @@ class SearchConfig(Settings):
             if name in self.model_fields_set and not read:
                 raise ValueError(f"{name} is not read with method {self.method}; remove it")
         if self.method != "matrix" and (self.trials is None) == (self.cells is None):
-            raise ValueError(f"method {self.method} needs `trials`, how many combinations to try, or `cells`, what they may take")
+            raise ValueError(f"method {self.method} needs one of `trials`, how many combinations to try, and `cells`, what they may take")
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
 
 JOURNAL = "study.journal"
+_BEGINNING_SECONDS = 10.0
 
 
 @contextmanager
@@ -47,19 +49,57 @@ def storage(url: str | None, folder: Path) -> Iterator[BaseStorage]:
         database.engine.dispose()
 
 
+def claims(url: str | None, folder: Path) -> Path:
+    """What a process locks while it chooses trials: in its folder, or beside a database that is a file, since SQLite locks no rows."""
+    file = None if url is None else _file(_expanded(url))
+    return folder / "claim.lock" if file is None else Path(f"{file}.lock")
+
+
+def _file(address: str) -> str | None:
+    """The file of an SQLite database; None for a server."""
+    from sqlalchemy import make_url
+
+    parsed = make_url(address)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database.startswith((":", "file:")):
+        raise ConfigError(f"storage: {_shown(address)} names no file; write sqlite:///PATH, or leave storage out for one machine")
+    return parsed.database
+
+
+def _expanded(url: str) -> str:
+    found: str = expand({"storage": url}, os.environ, "storage").tree["storage"]
+    return found
+
+
 def _database(url: str) -> RDBStorage:
     import sqlalchemy
-    from optuna.storages import RDBStorage
 
-    shown = _shown(url)
+    shown, address = _shown(url), _expanded(url)
     try:
-        return RDBStorage(expand({"storage": url}, os.environ, "storage").tree["storage"])
+        _file(address)
+        return _made(address)
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise ConfigError(f"storage: {shown} is no address of a database ({_line(error)}); write postgresql+psycopg://...") from None
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise ConfigError(f"storage: {shown} cannot be reached ({_line(error)}); start the server, or correct the address") from None
     except RuntimeError as error:
         raise ConfigError(f"storage: {shown} was written by another version of optuna ({_line(error)})") from None
+
+
+def _made(address: str) -> RDBStorage:
+    """With its tables, which another process may be making too."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+    until = time.monotonic() + _BEGINNING_SECONDS
+    while True:
+        try:
+            return RDBStorage(address)
+        except SQLAlchemyError as error:
+            if not (isinstance(error, IntegrityError) or "already exists" in str(error)) or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def _shown(url: str) -> str:

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gepa_atlas.errors import ConfigError
+from gepa_atlas.errors import ConfigError, Outage
 from gepa_atlas.sweep.cell import Row
 from gepa_atlas.sweep.config import OBJECTIVES, Sweep, Value
 from gepa_atlas.sweep.sampling import distribution, known_from_the_start, nearest, sampler, suggest
-from gepa_atlas.sweep.storage import JOURNAL, storage
+from gepa_atlas.sweep.storage import JOURNAL, claims, storage
 from gepa_atlas.sweep.surrogate import Seen, choose, named
 
 if TYPE_CHECKING:
@@ -31,41 +31,45 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED, _AGAIN, _WANTED = "cell:", "owner", "manifest:", "planned", "pruned", "again", "wanted"
+_CELL, _OWNER, _MANIFEST, _PLANNED, _PRUNED, _AGAIN, _WANTED = "cell:", "owner", "manifest", "planned", "pruned", "again", "wanted"
 _SIGNING_SECONDS = 60.0
 
 
 @contextmanager
 def opened(sweep: Sweep, folder: Path) -> Iterator[Study]:
-    """The study of this sweep, made if there is none. Raises ConfigError where the storage cannot be used or holds another sweep."""
-    with storage(sweep.config.storage, folder) as kept:
-        yield _study(sweep, kept)
+    """The study of this sweep, made if there is none. Raises ConfigError where the storage cannot be used or holds another sweep; Outage
+    where it fails meanwhile, or another process was told to take over."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    try:
+        with storage(sweep.config.storage, folder) as kept:
+            yield _study(sweep, kept)
+    except UpdateFinishedTrialError:
+        raise Outage(
+            "a trial of this process was ended by another one with --take-over, which is for machines that are gone; the same command with "
+            "--resume goes on with the rest"
+        ) from None
 
 
 def _study(sweep: Sweep, kept: BaseStorage) -> Study:
     import optuna
-    from optuna.exceptions import DuplicatedStudyError
     from optuna.study import StudyDirection
 
     better = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
     directions = [better[OBJECTIVES[name]] for name in sweep.config.objectives]
-    try:
-        study = optuna.create_study(storage=kept, study_name=sweep.name, directions=directions, sampler=optuna.samplers.RandomSampler(0))
-        for part, value in sweep.manifest().items():
-            study.set_user_attr(_MANIFEST + part, value)
+    about: Any = {"study_name": sweep.name, "directions": directions, "sampler": optuna.samplers.RandomSampler(0)}
+    study = optuna.create_study(storage=kept, load_if_exists=True, **about)
+    if _MANIFEST not in study.user_attrs:  # new, or whoever began it was ended here, or is no further
         study.set_user_attr("objectives", sweep.config.objectives)
-    except DuplicatedStudyError:
-        study = optuna.load_study(storage=kept, study_name=sweep.name, sampler=optuna.samplers.RandomSampler(0))
-        _same_sweep(sweep, study)
+        study.set_user_attr(_MANIFEST, sweep.manifest())
+    _same_sweep(sweep, study)
     _plan(sweep, study)
     return study
 
 
 def _same_sweep(sweep: Sweep, study: Study) -> None:
-    before = {k.removeprefix(_MANIFEST): v for k, v in study.user_attrs.items() if k.startswith(_MANIFEST)}
-    now = sweep.manifest()
-    changed = [part for part in sorted(before.keys() | now.keys()) if part in before and before[part] != now.get(part)]
-    changed += [part for part in now if part not in before and before]
+    before, now = study.user_attrs[_MANIFEST], sweep.manifest()
+    changed = [part for part in sorted(before) if before[part] != now.get(part)] + [part for part in now if part not in before]
     if changed:
         raise ConfigError(
             f"{changed[0]} is not what this sweep was begun with; put it back, or start another with --out DIR"
@@ -95,6 +99,7 @@ class Ledger:
     def __init__(self, sweep: Sweep, study: Study, folder: Path, *, take_over: bool = False) -> None:
         self._sweep, self._study, self._folder, self._take_over = sweep, study, folder, take_over
         self._distributions = {s.name: distribution(sweep, s) for s in sweep.space}
+        self._claims = claims(sweep.config.storage, folder)
         self._mine: set[int] = set()
 
     def __enter__(self) -> Ledger:
@@ -112,7 +117,7 @@ class Ledger:
     def batch(self, size: int) -> list[Trial]:
         """Up to `size` trials to work on: those of the dead first, then new ones. Empty when the sweep needs no more."""
         found: list[Trial] = []
-        with _claiming(self._folder):
+        with _claiming(self._claims):
             for frozen in self._orphans()[:size]:
                 found.append(self._own(_live(self._study, frozen)))
             run = sum(len(cells_of(t.user_attrs)) for t in current(self._study.get_trials(deepcopy=False)))
@@ -132,10 +137,10 @@ class Ledger:
         """Put every trial with failed cells back into the queue. What it has of other cells is kept."""
         from optuna.trial import TrialState
 
-        with _claiming(self._folder):
+        with _claiming(self._claims):
             for trial in current(self._study.get_trials(deepcopy=False)):
                 if trial.state == TrialState.FAIL and any(row["error"] for row in cells_of(trial.user_attrs).values()):
-                    same = {key: trial.user_attrs[key] for key in (_WANTED,) if key in trial.user_attrs}
+                    same = {key: value for key, value in trial.user_attrs.items() if key == _WANTED}
                     self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: origin(trial), **same})
 
     def _own(self, trial: Trial) -> Trial:
@@ -229,12 +234,14 @@ class Ledger:
         trial.set_user_attr(_CELL + key, row)
 
     def tell(self, trial: Trial, values: list[float] | None, *, partly: bool = False) -> None:
-        """Values: finished, or run in part with the mean so far, which is what the sampler learns from it. None: failed."""
+        """Values: finished, or run in part with the mean so far, which is what the sampler learns from it. None: failed. What another
+        process took over and finished stays as it is."""
         from optuna.trial import TrialState
 
         if partly:
             trial.set_user_attr(_PRUNED, True)
-        self._study.tell(trial, values, state=TrialState.COMPLETE if values is not None else TrialState.FAIL)
+        state = TrialState.COMPLETE if values is not None else TrialState.FAIL
+        self._study.tell(trial, values, state=state, skip_if_finished=True)
         self._mine.discard(trial.number)
 
 
@@ -329,8 +336,8 @@ def _live(study: Study, frozen: FrozenTrial) -> Trial:
 
 
 @contextmanager
-def _claiming(folder: Path) -> Iterator[None]:
-    """One process of this folder at a time chooses trials."""
-    with (folder / "claim.lock").open("w") as file:
+def _claiming(lock: Path) -> Iterator[None]:
+    """One process at a time chooses trials."""
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -27,6 +27,7 @@ TOY = {"suites": {"toy": str(ROOT / "configs/examples/toyworld.yaml")}}
         ({"space": {"minibatch": [0]}, **TOY}, "minibatch: Input should be greater than or equal to 1"),
         ({"space": {"x": []}}, "space.x: has no values"),
         ({"space": {"x": [1, 2, 1]}}, "space.x: a value is listed twice"),
+        ({"space": {"x": [False, 0, 0.1]}}, "a value is listed twice (1, 1.0 and true are one to optuna)"),
         ({"space": {"x": {"low": 3, "high": 3}}}, "low must be below high"),
         ({"space": {"x": {"low": 0, "high": 3, "log": True}}}, "a log range starts above 0"),
         ({"space": {"x": {"low": 0.5, "high": 3}}, "suites": None}, "suites"),
@@ -35,8 +36,9 @@ TOY = {"suites": {"toy": str(ROOT / "configs/examples/toyworld.yaml")}}
         ({"space": {"seed": [1]}}, "list them under `seeds`"),
         ({"space": {"p": {"choices": {"a": {"x": 1}}}, "x": [1]}}, "both assign x"),
         ({"space": {}, "search": {"method": "tpe", "trials": 3}}, "there is nothing to search"),
-        ({"search": {"method": "tpe"}}, "method tpe needs `trials`"),
-        ({"search": {"method": "tpe", "trials": 3, "cells": 9}}, "method tpe needs `trials`"),
+        ({"search": {"method": "tpe"}}, "method tpe needs one of `trials`"),
+        ({"search": {"method": "tpe", "trials": 3, "cells": 9}}, "method tpe needs one of `trials`"),
+        ({"search": {"method": "gp", "cells": 5}, "seeds": 6}, "search.cells: 5 pays for no combination, which takes 6"),
         ({"search": {"method": "matrix"}, "space": {"x": {"low": 0.5, "high": 3}}}, "space.x: has no end; give a list, or a range"),
         ({"search": {"method": "gp", "trials": 3}, "space": {"x": {"low": 0.5, "high": 3}}}, "space.x: has no end"),
         ({"search": {"method": "gp", "trials": 3, "pruner": "wilcoxon"}}, "remove pruner"),
@@ -86,6 +88,8 @@ def test_a_command_that_cannot_begin_leaves_nothing(made: Made, tmp_path: Path) 
     ("url", "said"),
     [
         ("nonsense", "is no address of a database"),
+        ("sqlite://", "names no file; write sqlite:///PATH"),
+        ("sqlite:///:memory:", "names no file"),
         ("postgresql+psycopg://me:${SWEEP_PASSWORD}@127.0.0.1:9/x", "cannot be reached"),
         ("postgresql+psycopg://me:${NO_SUCH_PASSWORD}@127.0.0.1:9/x", "NO_SUCH_PASSWORD"),
     ],
@@ -100,9 +104,9 @@ def test_a_storage_that_is_none(
 
 
 def test_labels_that_look_alike_are_different(made: Made) -> None:
-    sweep = load_sweep(made(space={"x": [1, "1", True, 1.5, None, [1, 2], {"a": 1}]}))
+    sweep = load_sweep(made(space={"x": [2, "2", True, 1.5, None, [1, 2], {"a": 1}]}))
     assert sweep.planned() == 7 and len({sweep.cell(p, "world", 0).id for p in sweep.combinations()}) == 7
-    assert [sweep.assigned(sweep.cell(p, "world", 0))["x"] for p in sweep.combinations()] == [1, "1", True, 1.5, None, [1, 2], {"a": 1}]
+    assert [sweep.assigned(sweep.cell(p, "world", 0))["x"] for p in sweep.combinations()] == [2, "2", True, 1.5, None, [1, 2], {"a": 1}]
 
 
 def test_a_range_is_of_whole_numbers_where_it_is_written_so(made: Made) -> None:

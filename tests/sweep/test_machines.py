@@ -8,15 +8,17 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gepa_atlas.errors import Outage
-from gepa_atlas.sweep.config import load_sweep
+from gepa_atlas.sweep.config import Sweep, load_sweep
 from gepa_atlas.sweep.report import read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
+from gepa_atlas.sweep.study import opened
 
 from .conftest import Made
 from .test_running import ROOT, command
@@ -61,3 +63,23 @@ def test_a_database_that_fails_on_the_way_is_one_line(made: Made, tmp_path: Path
         connection.execute("ALTER TABLE gone RENAME TO trial_user_attributes")
     run_sweep(load_sweep(path), tmp_path / "out", resume=True)
     assert read_findings(tmp_path / "out").counts["complete"] == 5
+
+
+@pytest.mark.parametrize("storage", ["journal", "database"])
+def test_a_machine_that_was_not_gone_is_told_so(sweep_of: Callable[..., Sweep], tmp_path: Path, storage: str) -> None:
+    url = None if storage == "journal" else f"sqlite:///{tmp_path}/shared.db"
+    keys = {"search": {"method": "matrix", "batch": 2}, "storage": url, "backend": {"name": "loky", "jobs": 1}}
+    one, two = sweep_of(space={"x": [1]}, name="one", **keys), sweep_of(space={"x": [1, 2]}, name="two", **keys)
+
+    def other(sweep: Sweep, folder: Path) -> Callable[[Any], None]:
+        def finishes(row: Any) -> None:
+            with opened(sweep, folder) as study:
+                for trial in study.get_trials():
+                    study.tell(trial.number, 0.5)
+
+        return finishes
+
+    run_sweep(one, tmp_path / "one", progress=other(one, tmp_path / "one"))  # it had every row already
+    assert read_findings(tmp_path / "one").counts["complete"] == 1
+    with pytest.raises(Outage, match=r"\Aa trial of this process was ended by another one with --take-over, [^\n]+\Z"):
+        run_sweep(two, tmp_path / "two", progress=other(two, tmp_path / "two"))
