@@ -232,7 +232,7 @@ class Sweep:
         return min(limits)
 
     def affordable(self, run: int) -> int:
-        """How many trials more may be begun when `run` cells are run. gp counts its cells itself."""
+        """How many trials more may be begun when `run` cells are run or promised. gp counts its cells itself."""
         cells = self.config.search.cells
         return self.planned() if cells is None or self.config.search.method == "gp" else max(0, cells - run) // len(self.instances)
 

@@ -116,13 +116,15 @@ class Ledger:
 
     def batch(self, size: int) -> list[Trial]:
         """Up to `size` trials to work on: those of the dead first, then new ones. Empty when the sweep needs no more."""
+        from optuna.trial import TrialState
+
         found: list[Trial] = []
         with _claiming(self._claims):
             for frozen in self._orphans()[:size]:
                 found.append(self._own(_live(self._study, frozen)))
-            run = sum(len(cells_of(t.user_attrs)) for t in current(self._study.get_trials(deepcopy=False)))
-            under_way = (len(found) + len(self._mine)) * len(self._sweep.instances)
-            for _ in range(min(size - len(found), self._sweep.affordable(run + under_way))):
+            each, trials = len(self._sweep.instances), current(self._study.get_trials(deepcopy=False))
+            run = sum(each if t.state == TrialState.RUNNING else len(cells_of(t.user_attrs)) for t in trials)  # those of others too
+            for _ in range(min(size - len(found), self._sweep.affordable(run))):
                 trial = self._ask_chosen() if self._sweep.config.search.method == "gp" else self._ask()
                 if trial is None:
                     break

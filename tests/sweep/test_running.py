@@ -20,6 +20,7 @@ from gepa_atlas.sweep.config import Sweep
 from gepa_atlas.sweep.report import best_lines, read_findings, table
 from gepa_atlas.sweep.runner import run_sweep
 from gepa_atlas.sweep.storage import JOURNAL
+from gepa_atlas.sweep.study import Ledger, opened
 
 from .conftest import Made
 
@@ -149,6 +150,18 @@ def test_a_search_is_the_same_whoever_runs_it(sweep_of: Callable[..., Sweep], tm
     keys: dict[str, Any] = {"space": {"x": {"low": 0.0, "high": 9.5}}, "search": {"method": "tpe", "trials": 16, "batch": 4, "startup": 4}}
     tables = [run(sweep_of(backend={"name": "loky", "jobs": jobs}, **keys), tmp_path / str(jobs)) for jobs in (1, 2)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_two_processes_pay_from_one_purse(sweep_of: Callable[..., Sweep], tmp_path: Path, method: str) -> None:
+    sweep = sweep_of(seeds=3, search={"method": method, "cells": 8})
+    with (
+        opened(sweep, tmp_path) as one,
+        opened(sweep, tmp_path) as two,
+        Ledger(sweep, one, tmp_path) as a,
+        Ledger(sweep, two, tmp_path) as b,
+    ):
+        assert [len(ledger.batch(1)) for ledger in (a, b, a, b)] == [1, 1, 0, 0]
 
 
 def test_a_search_tries_nothing_twice_and_ends_with_the_space(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
