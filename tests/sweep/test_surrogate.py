@@ -64,7 +64,7 @@ def test_what_is_planted_is_found_in_a_quarter_of_the_matrix(made: Made) -> None
             assert sum(len(s.figures) for s in seen.values()) <= 33
             best = max(sum(world[c]) for c, s in seen.items() if len(s.figures) == 3)
             hits.append(best >= 0.95 * max(map(sum, world.values())))
-    assert np.mean(hits) >= 0.85  # .95 of these 96; .96 of 2,000 on 20 others. Ten combinations by chance hold the best in a fifth
+    assert np.mean(hits) >= 0.85  # .93 of these 60; .96 of 2,000 on 20 others. Ten combinations by chance hold the best in a fifth
 
 
 @pytest.mark.parametrize(("cells", "seeds", "batch"), [(3, 3, 1), (4, 3, 2), (13, 3, 4), (20, 1, 3)])
