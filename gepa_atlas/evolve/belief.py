@@ -45,8 +45,8 @@ IDEA_ABOUT_SD = 0.06  # and beyond that where they are about the example
 _LIKE, _LIKE_EASE = 20.0, 10.0  # items and examples that the learnt deviations start with
 HEED = 2.0  # a complaint less on average is worth so much: many a failure has none, or a general one
 HEED_SD = 0.02  # or so much more or less, at least
-_WEIGHTS = 256  # weights that entries are taken in for: the active ones first, then the latest
-_WORK = 2e6  # multiplications that one tell may cost on average: all cells are taken anew as often as that allows
+_WEIGHTS = 224  # weights that entries are taken in for: the active ones first, then the latest
+_WORK = 3e6  # multiplications that one tell may cost on average: all cells are taken anew as often as that allows
 _PSEUDO = np.array([10 * 0.2, 5 * 0.2, 10 * 0.2, 10.0])  # ten cells of residual variance 0.2 with rho 0.5
 
 
@@ -248,11 +248,11 @@ class Belief:
     def _fold_all(self, cells: Cells) -> None:
         """Condition on all cells, and learn how easy the examples are."""
         phi, seen, noise, part = self._views(cells)
-        groups = len(self._effects)
-        self._effects, self._effects_var = self._weights.condition_in_groups(phi, seen, noise, cells.columns, part, groups, self._ease_var)
-        known = np.bincount(cells.columns, minlength=groups) > 0
-        second = float((self._effects**2 + self._effects_var)[known].sum())
-        self._ease_var = (second + _LIKE_EASE * EASE_SD**2) / (np.count_nonzero(known) + _LIKE_EASE)
+        known, group = np.unique(cells.columns, return_inverse=True)
+        self._effects[:], self._effects_var[:] = 0.0, self._ease_var
+        mean, var = self._weights.condition_in_groups(phi, seen, noise, group, part, self._ease_var)
+        self._effects[known], self._effects_var[known] = mean, var
+        self._ease_var = (float((mean**2 + var).sum()) + _LIKE_EASE * EASE_SD**2) / (len(known) + _LIKE_EASE)
 
     def _views(self, cells: Cells) -> tuple[Floats, Floats, Floats, Floats]:
         """Cells as views of the weights: features, what was seen, its noise, and how much of the example's ease is in it."""

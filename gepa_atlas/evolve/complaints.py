@@ -27,6 +27,9 @@ class Evidence(NamedTuple):
     var: Floats
 
 
+_NOTHING = Evidence(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
+
+
 class Complaints:
     """The lessons that were read, with the words of their rationales where they lost something of the reward."""
 
@@ -56,6 +59,8 @@ class Complaints:
             if 2 <= len(where) <= _OFTEN * count:
                 for item in self._catalogue.items_with(word):
                     about.setdefault(item, []).extend(where)
+        if not about:
+            return _NOTHING
         rows, topics, lost = self._rows(), np.array(self._catalogue.topics.of), np.array(self._lost)
         none: dict[int, npt.NDArray[np.bool_]] = {}  # by topic: the lessons with nothing of it
         found = []
@@ -64,7 +69,7 @@ class Complaints:
                 none[topic] = np.logical_not(rows[:, topics == topic].any(axis=1))
             at = np.unique(lessons)
             found.append((item, *_fall(at, lost[at], rows[:, item], none[topic])))
-        items, fall, var = zip(*found, strict=True) if found else ((), (), ())
+        items, fall, var = zip(*found, strict=True)
         return Evidence(np.array(items, dtype=np.int64), np.array(fall), np.array(var))
 
     def _rows(self) -> npt.NDArray[np.bool_]:

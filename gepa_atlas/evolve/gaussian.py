@@ -57,20 +57,17 @@ class Gaussian:
             mean += cov @ (missed @ weighted)
         self._independent = False
 
-    def condition_in_groups(
-        self, phi: Floats, seen: Floats, noise: Floats, group: Ints, part: Floats, groups: int, var: float
-    ) -> tuple[Floats, Floats]:
-        """As `condition`, where view i also holds part[i] of what its group adds: N(0, var), the same for all views of a group.
+    def condition_in_groups(self, phi: Floats, seen: Floats, noise: Floats, group: Ints, part: Floats, var: float) -> tuple[Floats, Floats]:
+        """As `condition`, where view i also holds part[i] of what its group adds: N(0, var), the same for all of a group.
 
-        Returns what each group adds, mean and variance (groups,). They are summed out, and so cost no weights.
+        Groups are numbered from 0, and each has a view. Returns what each adds, mean and variance. Summed out, they cost no weights.
         """
         weighted, missed = phi / noise[:, None], seen - phi @ self.mean
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        tied = np.zeros((groups, self._n))
-        tied[group[order][starts]] = np.add.reduceat((part[:, None] * weighted)[order], starts)
-        precision = 1 / var + np.bincount(group, part**2 / noise, groups)
-        drawn = np.bincount(group, part * missed / noise, groups)
+        tied = np.add.reduceat((part[:, None] * weighted)[order], starts)
+        precision = 1 / var + np.bincount(group, part**2 / noise)
+        drawn = np.bincount(group, part * missed / noise)
         before = np.diag(1.0 / np.diagonal(self.cov)) if self._independent else np.linalg.inv(self.cov)
         cov = np.linalg.inv(before + phi.T @ weighted - tied.T @ (tied / precision[:, None]))
         self.cov[:] = 0.5 * (cov + cov.T)

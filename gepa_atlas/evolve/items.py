@@ -21,6 +21,7 @@ DEMO = "demo:"
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
 _COMMON, _FEW = 0.2, 3  # a word is one of wording when more than this share of the items have it, and more than so many
+_GROWN = 1.1
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
@@ -67,6 +68,7 @@ class Catalogue:
         self._telling = _telling(questions)
         self._words: list[tuple[str, ...]] = []  # of each item
         self._with: dict[str, list[int]] = {}  # items that have a word
+        self._found = 0  # items when it was last found what all of them are about
         self._match = np.zeros((64, len(questions)), dtype=bool)
         self._share = np.zeros(64)
 
@@ -123,9 +125,11 @@ class Catalogue:
         return found if len(found) <= max(_FEW, _COMMON * len(self.items)) else ()
 
     def find_again(self) -> None:
-        """What every item is about, now that more of them are known."""
-        for at in range(len(self.items)):
-            self._find(at)
+        """What every item is about, where many more of them are known than when this was last asked: which words are wording may be new."""
+        if len(self.items) >= _GROWN * self._found:
+            self._found = len(self.items)
+            for at in range(self._found):
+                self._find(at)
 
     def _find(self, at: int) -> None:
         """Which examples the item is about."""

@@ -44,14 +44,15 @@ def test_conditioning_in_parts_is_conditioning_at_once_and_is_the_definition(see
 def test_groups_that_are_summed_out_are_what_weights_of_their_own_would_be(seed: int, n: int, k: int, groups: int) -> None:
     random = rng(seed, "groups")
     phi, seen, noise, part = random.standard_normal((k, n)), random.standard_normal(k), random.random(k) + 0.1, random.random(k)
-    group = random.integers(0, groups, k)
+    _, group = np.unique(random.integers(0, groups, k), return_inverse=True)
+    groups = int(group.max()) + 1
     short, whole = Gaussian(), Gaussian()
     for _ in range(n):
         short.append(0.2, 0.7)
         whole.append(0.2, 0.7)
     for _ in range(groups):
         whole.append(0.0, 0.4)
-    mean, var = short.condition_in_groups(phi, seen, noise, group, part, groups, 0.4)
+    mean, var = short.condition_in_groups(phi, seen, noise, group, part, 0.4)
     whole.condition(np.hstack([phi, np.eye(groups)[group] * part[:, None]]), seen, noise)
     assert short.mean == pytest.approx(whole.mean[:n]) and short.cov == pytest.approx(whole.cov[:n, :n])
     assert mean == pytest.approx(whole.mean[n:]) and var == pytest.approx(np.diagonal(whole.cov)[n:])
