@@ -51,10 +51,7 @@ class Gaussian:
             cov -= root[:, :-1].T @ root[:, :-1]
         else:
             weighted = phi / noise[:, None]
-            before = np.diag(1.0 / np.diagonal(cov)) if self._independent else np.linalg.inv(cov)
-            cov[:] = np.linalg.inv(before + phi.T @ weighted)
-            cov[:] = 0.5 * (cov + cov.T)
-            mean += cov @ (missed @ weighted)
+            self._informed(self._precision() + phi.T @ weighted, missed @ weighted)
         self._independent = False
 
     def condition_in_groups(self, phi: Floats, seen: Floats, noise: Floats, group: Ints, part: Floats, var: float) -> tuple[Floats, Floats]:
@@ -68,13 +65,22 @@ class Gaussian:
         tied = np.add.reduceat((part[:, None] * weighted)[order], starts)
         precision = 1 / var + np.bincount(group, part**2 / noise)
         drawn = np.bincount(group, part * missed / noise)
-        before = np.diag(1.0 / np.diagonal(self.cov)) if self._independent else np.linalg.inv(self.cov)
-        cov = np.linalg.inv(before + phi.T @ weighted - tied.T @ (tied / precision[:, None]))
-        self.cov[:] = 0.5 * (cov + cov.T)
-        step = self.cov @ (missed @ weighted - (drawn / precision) @ tied)
-        self.mean[:] += step
+        information = self._precision() + phi.T @ weighted - tied.T @ (tied / precision[:, None])
+        step = self._informed(information, missed @ weighted - (drawn / precision) @ tied)
         self._independent = False
         return (drawn - tied @ step) / precision, 1 / precision + ((tied @ self.cov) * tied).sum(1) / precision**2
+
+    def _precision(self) -> Floats:
+        """The inverse of the covariance."""
+        return np.asarray(np.diag(1.0 / np.diagonal(self.cov)) if self._independent else np.linalg.inv(self.cov), dtype=np.float64)
+
+    def _informed(self, precision: Floats, pull: Floats) -> Floats:
+        """Take on this precision (n, n); the mean moves by its inverse times `pull` (n,), which is returned."""
+        cov = np.linalg.inv(precision)
+        self.cov[:] = 0.5 * (cov + cov.T)
+        step: Floats = self.cov @ pull
+        self.mean[:] += step
+        return step
 
     def var(self, phi: Floats) -> Floats:
         """Variance of phi @ weights, row by row."""

@@ -21,7 +21,7 @@ DEMO = "demo:"
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
 _COMMON, _FEW = 0.2, 3  # a word is one of wording when more than this share of the items have it, and more than so many
-_GROWN = 1.1
+_GROWN = 1.1  # times as many items after which it is found anew what all of them are about
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
