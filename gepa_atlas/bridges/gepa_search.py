@@ -120,7 +120,7 @@ class Search:
     def chance(self, index: int) -> float:
         """Probability that a candidate of the population is truly better than the seed; 0.5 for the seed itself."""
         entry = next(self.evolution.archive.get(i) for i, n in self.index.items() if n == index)
-        return entry.chance_over(self.evolution.archive.entries[0])
+        return self.evolution.belief.chance(entry, self.evolution.archive.entries[0])
 
     # -- slots --------------------------------------------------------------------------------------------------------
 

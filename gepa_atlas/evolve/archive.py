@@ -36,14 +36,6 @@ class Entry:
     def id(self) -> str:
         return self.candidate.id
 
-    def chance_over(self, other: Entry, unseen: float = 0.0) -> float:
-        """Probability of being truly better than another entry, which counts as known where it was never measured.
-
-        `unseen`: the variance that examples add to the difference which are not those of the val split.
-        """
-        sd = math.sqrt(self.var + (other.var if other.n else 0.0) + unseen)
-        return chance_above_zero(self.mean - other.mean, sd)
-
 
 def chance_above_zero(mean: float, sd: float) -> float:
     """That a Gaussian of this mean and standard deviation is positive."""

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gepa_atlas.evolve.archive import Archive, Cells, Entry
+from gepa_atlas.evolve.archive import Archive, Cells, Entry, chance_above_zero
 from gepa_atlas.evolve.complaints import Complaints
 from gepa_atlas.evolve.gaussian import Floats, Gaussian, Ints
 from gepa_atlas.evolve.items import Catalogue
@@ -159,6 +159,22 @@ class Belief:
     def draw(self, random: np.random.Generator) -> Draw:
         self.settle()
         return self._drawn(self._weights.sample(random))
+
+    def chance(self, entry: Entry, other: Entry, unseen: float = 0.0) -> float:
+        """Probability that an entry is truly better than another one, which counts as known where it was never measured.
+
+        What both share, the level of all and how easy the examples were, is in no doubt between them. `unseen`: the variance that examples
+        add to the difference which are not those of the val split.
+        """
+        self.settle()
+        pair = [entry, other] if other.n else [entry]
+        if self._in[[e.index for e in pair]].all():
+            rows, table = self._levels()
+            of = table[np.searchsorted(rows, [e.index for e in pair])]
+            var = float(self._weights.var(of[:1] - of[1:] if other.n else of)[0])
+        else:
+            var = sum(e.var for e in pair)
+        return chance_above_zero(entry.mean - other.mean, math.sqrt(var + unseen))
 
     def expected(self) -> Draw:
         """The posterior means, in the shape of a draw."""

@@ -367,7 +367,7 @@ class Evolution:
         seed, pool = self.archive.entries[0], self._well_measured()
         top = max(e.mean for e in pool)
         best = min((e for e in pool if e.mean >= top - 0.005), key=lambda e: (e.candidate.size(), e.index))
-        return best if best.chance_over(seed, self.belief.cell_var / len(self.val)) >= self.plan.sure else seed
+        return best if self.belief.chance(best, seed, self.belief.cell_var / len(self.val)) >= self.plan.sure else seed
 
     def _reserve_final(self, test: tuple[str, ...]) -> tuple[str, ...]:
         """Keep rollouts for the held-out test before anything is spent: baseline, seed and winner on each test example."""

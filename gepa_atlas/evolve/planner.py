@@ -219,7 +219,8 @@ class Planner:
             if proposal is not None:
                 self.finals += 1
                 return proposal
-        order = sorted(field, key=lambda e: -(e.mean + math.sqrt(e.var) * random.standard_normal()))
+        level = self.belief.draw(random).level
+        order = sorted(field, key=lambda e: -level[e.index])
         if seed.n < best[0].n and random.random() < _DUEL:  # what the winner is worth is known no better than the seed is
             order = [seed, *(e for e in order if e is not seed)]
         for entry in order:
@@ -237,7 +238,7 @@ class Planner:
         by a sign test over the val examples, or answered the same on all of them."""
         favourite = max(field, key=lambda e: (e.mean, -e.index))
         (mine,) = self.archive.table([favourite])
-        rivals = [e for e in field if favourite.chance_over(e) < self.plan.sure]
+        rivals = [e for e in field if self.belief.chance(favourite, e) < self.plan.sure]
         return any(_doubtful(int((mine > row).sum()), int((row > mine).sum()), self.plan.sure) for row in self.archive.table(rivals))
 
     def _repeat(self, entry: Entry) -> Proposal:

@@ -111,6 +111,26 @@ def test_an_item_is_known_from_every_lineage_it_was_in() -> None:
     assert level[new.index] > max(level[0], level[2], level[4], level[5]) + 0.04  # shrunk, but above each that lacks one of the two
 
 
+def test_how_sure_one_is_better_than_another_is_what_the_posterior_says_of_the_difference() -> None:
+    """What both share is in no doubt between them: each alone is uncertain by how easy the examples are, their difference is not."""
+    world = Population({RULES[0]: 0.12}, sd=0.15)
+    ease = 0.4 * rng(1, "ease").standard_normal(60)
+    two = [world.enter([RULES[0]], 0, world.seed), world.enter([RULES[0], RULES[1]], 0, world.seed)]
+    for entry, gain in zip((world.seed, *two), (0.0, 0.12, 0.12), strict=True):
+        noise = 0.15 * rng(entry.index, "noise").standard_normal(60)
+        for j in range(60):
+            world.archive.record(entry, world.ids[j], 0.3 + gain + ease[j] + noise[j])
+        world.belief.learn(entry, np.arange(60))
+    world.belief.settle()
+    levels = np.array([world.belief.draw(rng(i, "levels")).level for i in range(4000)])
+    for entry in two:
+        apart = levels[:, entry.index] - levels[:, 0]
+        assert world.belief.chance(entry, world.seed) == pytest.approx((apart > 0).mean(), abs=0.02)
+        assert apart.var() < 0.6 * (entry.var + world.seed.var)
+        assert 0.5 < world.belief.chance(entry, world.seed, unseen=0.5) < 0.6
+    assert world.belief.chance(world.seed, world.seed) == 0.5
+
+
 def test_what_judges_complain_about_is_evidence_on_the_line_that_names_it() -> None:
     """Two lines with the same rewards: complaints of what one names stop where it is, of what the other names they do not."""
     world = Population({}, sd=0.3)
