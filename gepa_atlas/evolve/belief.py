@@ -8,8 +8,9 @@ where g_i is what item i is worth anywhere, v_i what it is worth beyond that whe
 word that few other items have), d_c what the combination does that its items do not explain, and a_e how easy the example is. Candidates
 that share an item share its evidence, whichever lineage it came by. Items that the seed does not have were proposed by somebody: what
 such an idea is worth on average, g and v alike, is learnt too, so that where ideas do harm the next one is doubted, and where they help
-it is tried; and so are the standard deviations of g, v and a. What judges say of failures is evidence on the lines it names: see
-`complaints.py`.
+it is tried; and so are the standard deviations of g, v and a. Demonstrations are another kind of item: what counts is that any are shown,
+an item of its own; one more or less changes little; and in another order they are another prompt, so d_c is larger there. What judges
+say of failures is evidence on the lines it names: see `complaints.py`.
 
 Part of r repeats the parent's: r_ce = rho r_pe + noise. rho is learnt in the run: near 1 when rollouts are deterministic (then a child
 differs from its parent on few examples, and pairing is worth most), near 0 when they are noise (then pairing would double the
@@ -31,7 +32,7 @@ import numpy.typing as npt
 from gepa_atlas.evolve.archive import Archive, Cells, Entry, chance_above_zero
 from gepa_atlas.evolve.complaints import Complaints
 from gepa_atlas.evolve.gaussian import Floats, Gaussian, Ints
-from gepa_atlas.evolve.items import Catalogue
+from gepa_atlas.evolve.items import DEMO, SHOWN, Catalogue
 
 # Prior standard deviations, in units of reward; the same for every task.
 LEVEL_SD = 0.5  # of the seed
@@ -39,9 +40,13 @@ ITEM_SD = 0.05  # of what an item is worth anywhere; learnt in the run
 ABOUT_SD = 0.12  # of what it is worth beyond that where it is about the example; learnt in the run
 EASE_SD = 0.25  # of how easy an example is; learnt in the run
 OWN_SD = 0.04  # of what a combination does that its items do not explain
+SHOWN_SD = 0.3  # of what it is worth to show demonstrations, whichever they are
+DEMO_SD = 0.02  # of what one of them is worth beyond that
+OWN_SHOWN_SD = 0.1  # of what a combination with demonstrations does: in another order the same ones are another prompt
 SEED_ITEM = 0.5 * ITEM_SD  # an item of the seed is there for a reason: its prior mean
 IDEA_SD = 0.02  # of what items that the seed does not have are worth on average, anywhere
 IDEA_ABOUT_SD = 0.06  # and beyond that where they are about the example
+_KNOWN_SD = {SHOWN[0]: SHOWN_SD, DEMO: DEMO_SD}  # kinds of item whose deviation is not learnt
 _LIKE, _LIKE_EASE = 20.0, 10.0  # items and examples that the learnt deviations start with
 HEED = 2.0  # a complaint less on average is worth so much: many a failure has none, or a general one
 HEED_SD = 0.02  # or so much more or less, at least
@@ -79,6 +84,7 @@ class Belief:
         self._since, self._due = 0, 1
         self._worth = np.full(64, -1)  # of each item: its weight anywhere, or -1
         self._own = np.full(16, -1)  # of each entry: its own weight, or -1
+        self._own_sd = np.zeros(16)  # of each entry: the deviation of that
         self._in = np.zeros(16, dtype=bool)  # of each entry: whether it is reasoned about
         self._start()
 
@@ -129,9 +135,11 @@ class Belief:
         while i >= len(self._x):
             self._x = np.pad(self._x, ((0, len(self._x)), (0, 0)))
             self._own, self._in = np.append(self._own, np.full_like(self._own, -1)), np.append(self._in, np.zeros_like(self._in))
+            self._own_sd = np.append(self._own_sd, np.zeros_like(self._own_sd))
         while len(self.catalogue) > self._x.shape[1]:
             self._x = np.pad(self._x, ((0, 0), (0, self._x.shape[1])))
             self._worth = np.append(self._worth, np.full_like(self._worth, -1))
+        self._own_sd[i] = OWN_SHOWN_SD if entry.candidate.demos else OWN_SD
         self._x[i, list(row)] = 1.0
         self._x[i, list(self.catalogue.rows[0])] -= 1.0
         self._admit([i], [i])
@@ -225,18 +233,19 @@ class Belief:
         self._weights = Gaussian()
         self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
         self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
+        self._learnt = np.zeros(64, dtype=bool)  # of each weight: whether its deviation is one of those that are learnt
         self._new = np.zeros(64, dtype=bool)  # of each weight: whether it is of an item that the seed does not have
         self._prior = np.zeros(64)  # of each weight: its mean before anything was seen
         self._worth[:], self._own[:], self._in[:] = -1, -1, False
         self._level = self._weight(0.0, LEVEL_SD)
         self._idea, self._idea_about = self._weight(0.0, IDEA_SD), self._weight(0.0, IDEA_ABOUT_SD)
 
-    def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False) -> int:
+    def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False, learnt: bool = False) -> int:
         at = self._weights.append(mean, sd**2)
         if at == len(self._item):
             self._item, self._about, self._new = np.tile(self._item, 2), np.tile(self._about, 2), np.tile(self._new, 2)
-            self._prior = np.tile(self._prior, 2)
-        self._prior[at] = mean
+            self._learnt, self._prior = np.tile(self._learnt, 2), np.tile(self._prior, 2)
+        self._learnt[at], self._prior[at] = learnt, mean
         self._item[at], self._about[at], self._new[at] = item, about, item >= 0 and item not in self.catalogue.rows[0]
         self._lift: tuple[Ints, Floats] | None = None
         return at
@@ -247,13 +256,15 @@ class Belief:
         self._in[entries], self._lift = True, None
         for entry in live:
             if self._own[entry] < 0:
-                self._own[entry] = self._weight(0.0, OWN_SD)
+                self._own[entry] = self._weight(0.0, self._own_sd[entry])
         for entry in entries:
             for item in sorted(self._items(entry)):
                 if self._worth[item] < 0:
-                    self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, self._item_sd, item)
+                    known = _KNOWN_SD.get(self.catalogue.items[item][0])
+                    mean = SEED_ITEM if item in seed else 0.0
+                    self._worth[item] = self._weight(mean, known or self._item_sd, item, learnt=known is None)
                     if self.catalogue.share[item] > 0:
-                        self._weight(0.0, self._about_sd, item, about=True)
+                        self._weight(0.0, self._about_sd, item, about=True, learnt=True)
 
     def _fold(self, cells: Cells) -> None:
         """Condition on these cells, with how easy examples are as it was believed when all cells were taken anew."""
@@ -280,7 +291,7 @@ class Belief:
         noise = np.maximum(self.residual_var * (1 - pull**2), max(self.judge_var, 1e-4)) / cells.times
         history = self._own[cells.rows] < 0
         if history.any():
-            noise += OWN_SD**2 * np.bincount(cells.rows)[cells.rows] * history
+            noise += self._own_sd[cells.rows] ** 2 * np.bincount(cells.rows)[cells.rows] * history
         return phi, cells.gains - pull * cells.theirs, noise, 1 - pull
 
     def _paired(self, cells: Cells) -> npt.NDArray[np.bool_]:
@@ -370,9 +381,9 @@ class Belief:
     def _rescale(self) -> None:
         """How much items differ in what they are worth: a step of expectation maximisation over those that are reasoned about."""
         second = (self._weights.mean - self._prior[: self.size]) ** 2 + np.diagonal(self._weights.cov)
-        items, about = self._item[: self.size] >= 0, self._about[: self.size]
-        self._item_sd = _deviation(second[items & ~about], ITEM_SD)
-        self._about_sd = _deviation(second[items & about], ABOUT_SD)
+        learnt, about = self._learnt[: self.size], self._about[: self.size]
+        self._item_sd = _deviation(second[learnt & ~about], ITEM_SD)
+        self._about_sd = _deviation(second[learnt & about], ABOUT_SD)
 
 
 def _deviation(squares: Floats, prior: float) -> float:

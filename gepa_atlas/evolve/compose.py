@@ -13,7 +13,8 @@ import numpy as np
 
 from gepa_atlas import pieces as p
 from gepa_atlas.evolve.belief import Draw
-from gepa_atlas.evolve.items import DEMO, Catalogue, is_line
+from gepa_atlas.evolve.gaussian import Floats
+from gepa_atlas.evolve.items import DEMO, SHOWN, Catalogue, is_line
 from gepa_atlas.types import Candidate
 
 _PRICE = 0.005  # worth below which an item is not taken up, or is left out again: length never grows for nothing
@@ -46,19 +47,28 @@ def compose(base: Candidate, draw: Draw, catalogue: Catalogue, most: int) -> Can
 
 
 def _changes(base: Candidate, draw: Draw, catalogue: Catalogue) -> Iterator[_Change]:
-    seed = set(catalogue.rows[0])
+    seed, worth = set(catalogue.rows[0]), _worth(base, draw, catalogue)
     have = {catalogue.topics.of[item]: item for item in catalogue.row(base)}
     room = len(base.demos) < catalogue.most_demos
     for item in have.values():
-        if not catalogue.fixed[item] and draw.worth[item] < (0.0 if item in seed else _PRICE):
-            yield _Change(_PRICE - float(draw.worth[item]), None, item)
-    for item in map(int, np.flatnonzero(draw.worth == draw.worth)):  # those that are not forgotten
+        if not catalogue.fixed[item] and worth[item] < (0.0 if item in seed else _PRICE):
+            yield _Change(_PRICE - float(worth[item]), None, item)
+    for item in map(int, np.flatnonzero(worth == worth)):  # those that are not forgotten
         twin = have.get(catalogue.topics.of[item])
         if item == twin or catalogue.fixed[item] or (twin is None and not room and not is_line(catalogue.items[item])):
             continue
-        gain = float(draw.worth[item]) - (_PRICE if twin is None else float(draw.worth[twin]))
+        gain = float(worth[item]) - (_PRICE if twin is None else float(worth[twin]))
         if gain > 0 and (twin is None or not catalogue.fixed[twin]):
             yield _Change(gain, item, twin)
+
+
+def _worth(base: Candidate, draw: Draw, catalogue: Catalogue) -> Floats:
+    """The draw's worth of every item, where the best demonstration of `base` takes with it what it is worth to show any."""
+    worth = draw.worth.copy()
+    shown = [item for item in catalogue.row(base) if catalogue.items[item][0] == DEMO]
+    if shown:
+        worth[max(shown, key=lambda item: worth[item])] += worth[catalogue.index[SHOWN]]
+    return worth
 
 
 def written(base: Candidate, catalogue: Catalogue, added: Sequence[int], gone: AbstractSet[int]) -> Candidate | None:

@@ -18,6 +18,7 @@ Item = tuple[str, str]
 """(component, bare text of a line), (DEMO, example id), ("setting:NAME", value) or ("whole:COMPONENT", its text)."""
 
 DEMO = "demo:"
+SHOWN: Item = ("shown:", "any")  # what a candidate has that shows demonstrations, whichever they are
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
 _COMMON, _FEW = 0.2, 3  # a word is one of wording when more than this share of the items have it, and more than so many
@@ -47,7 +48,7 @@ def is_line(item: Item) -> bool:
 
 def _fixed(item: Item) -> bool:
     """A line with a placeholder stays; so do settings and whole components, which operators change, but which nothing is composed of."""
-    return item[0].startswith((_SETTING, _WHOLE)) or bool(is_line(item) and _PLACEHOLDER.search(item[1]))
+    return item == SHOWN or item[0].startswith((_SETTING, _WHOLE)) or bool(is_line(item) and _PLACEHOLDER.search(item[1]))
 
 
 class Catalogue:
@@ -96,7 +97,8 @@ class Catalogue:
         known = self._rows.get(candidate.id)
         if known is not None:
             return known
-        row = self._rows[candidate.id] = tuple(self._number(item) for item in items_of(candidate, self.whole))
+        items = (*items_of(candidate, self.whole), *((SHOWN,) if candidate.demos else ()))
+        row = self._rows[candidate.id] = tuple(map(self._number, items))
         if len(self.text) < len(self.items):
             written = {(name, line.casefold()): line for name, text in candidate.texts for line in p.texts(text)}
             self.text += [written.get(item, item[1]) for item in self.items[len(self.text) :]]

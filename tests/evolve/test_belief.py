@@ -13,7 +13,7 @@ from gepa_atlas.evolve.archive import Archive, Entry
 from gepa_atlas.evolve.belief import Belief, Draw
 from gepa_atlas.evolve.compose import compose
 from gepa_atlas.evolve.gaussian import Gaussian
-from gepa_atlas.evolve.items import Catalogue, items_of
+from gepa_atlas.evolve.items import DEMO, SHOWN, Catalogue, items_of
 from gepa_atlas.evolve.rng import rng
 from gepa_atlas.evolve.topics import ALIKE, Topics
 from gepa_atlas.types import Candidate, Demo
@@ -203,10 +203,27 @@ def test_demonstrations_are_items_up_to_the_most_that_any_candidate_had() -> Non
     catalogue = Catalogue()
     for candidate in (one, two):
         catalogue.enter(candidate)
-    worth = np.array([0.0, 0.1, 0.3, 0.2])
-    assert [item[1] for item in catalogue.items[1:]] == ["t0", "t1", "t2"]
+    at = {item[1]: catalogue.index[item] for item in catalogue.items if item[0] == DEMO}
+    worth = np.zeros(len(catalogue))
+    worth[[at["t0"], at["t1"], at["t2"]]] = 0.1, 0.3, 0.2
     child = compose(one, Draw(worth, np.zeros(2)), catalogue, 4)
     assert child is not None and [d.example_id for d in child.demos] == ["t0", "t1"]
+
+
+def test_the_last_demonstration_stays_while_showing_any_is_worth_it() -> None:
+    demos = tuple(Demo(f"t{i}", f"question {i}", f"answer {i}") for i in range(3))
+    catalogue = Catalogue()
+    catalogue.enter(Candidate.of({"guidance": "Go."}))
+    base = Candidate.of({"guidance": "Go."}, demos)
+    catalogue.enter(base)
+    worth = np.where([item[0] == DEMO for item in catalogue.items], -0.1, 0.0)
+    worth[catalogue.index[DEMO, "t1"]] = -0.01
+    worth[catalogue.index[SHOWN]] = 0.5
+    child = compose(base, Draw(worth, np.zeros(2)), catalogue, 8)
+    assert child is not None and [d.example_id for d in child.demos] == ["t1"]
+    worth[catalogue.index[SHOWN]] = -0.5
+    bare = compose(base, Draw(worth, np.zeros(2)), catalogue, 8)
+    assert bare is not None and bare.demos == ()
 
 
 def test_an_item_is_about_the_examples_that_share_a_telling_word_with_it() -> None:
