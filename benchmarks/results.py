@@ -52,8 +52,19 @@ def _git(*args: str) -> str:
     return done.stdout.strip()
 
 
+def _module() -> str:
+    """What follows `python -m benchmarks.`."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__").removeprefix("benchmarks.") if spec else Path(sys.argv[0]).stem
+
+
+def _last_part(argument: str) -> str:
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}"
+
+
 def meta(benchmark: str, **more: Any) -> dict[str, Any]:
-    """Where and with what a result was made. No host names."""
+    """Where and with what a result was made. No host names, and of a path its last part only."""
     versions = {name: _version(name) for name in ("gepa-atlas", "gepa", "dspy", "optuna", "numpy", "xllamacpp")}
     return {
         "benchmark": benchmark,
@@ -62,7 +73,7 @@ def meta(benchmark: str, **more: Any) -> dict[str, Any]:
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "versions": {"python": platform.python_version(), **versions},
         "machine": {"system": platform.system(), "arch": platform.machine(), "cpus": os.cpu_count()},
-        "command": " ".join([Path(sys.argv[0]).parent.name, *sys.argv[1:]]),
+        "command": " ".join([_module(), *map(_last_part, sys.argv[1:])]),
         **more,
     }
 

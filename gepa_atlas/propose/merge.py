@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import PositiveInt
+
 from gepa_atlas import pieces as p
 from gepa_atlas.ports import Brief
 from gepa_atlas.propose.drafts import Change, editable, first_sound, fits, pick
@@ -13,7 +15,7 @@ from gepa_atlas.types import Candidate, Demo, Draft, Scalar
 
 
 class MergeOptions(Settings):
-    max_demos: int = 32
+    max_demos: PositiveInt = 32
     max_chars: int = 6_000  # of a set of up to 8 demonstrations, half of that of a larger one
     max_items: int = 40  # of a component
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,17 @@ def test_the_source_hash_sees_an_edit(tmp_path: Path, monkeypatch: pytest.Monkey
     before = results.source_hash("part", "absent.py")
     (tmp_path / "part" / "a.py").write_text("x = 2\n")
     assert results.source_hash("part", "absent.py") != before
+
+
+def test_the_command_that_a_result_names_holds_no_path_of_one_machine(tmp_path: Path) -> None:
+    code = "from benchmarks import results; print(results.meta('x')['command'])"
+    (tmp_path / "tried.py").write_text(code)
+    given = ["--json", str(tmp_path / "out.json"), f"--tasks={tmp_path}", "--key", "a/b"]
+    path = os.pathsep.join([str(results.ROOT), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "tried", *given], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"tried --json out.json --tasks={tmp_path.name} --key a/b"
 
 
 def test_the_leaderboard_is_a_function_of_result_files(tmp_path: Path) -> None:
