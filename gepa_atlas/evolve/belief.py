@@ -240,12 +240,13 @@ class Belief:
         self._level = self._weight(0.0, LEVEL_SD)
         self._idea, self._idea_about = self._weight(0.0, IDEA_SD), self._weight(0.0, IDEA_ABOUT_SD)
 
-    def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False, learnt: bool = False) -> int:
+    def _weight(self, mean: float, sd: float, item: int = -1, about: bool = False) -> int:
         at = self._weights.append(mean, sd**2)
         if at == len(self._item):
             self._item, self._about, self._new = np.tile(self._item, 2), np.tile(self._about, 2), np.tile(self._new, 2)
             self._learnt, self._prior = np.tile(self._learnt, 2), np.tile(self._prior, 2)
-        self._learnt[at], self._prior[at] = learnt, mean
+        self._learnt[at] = item >= 0 and self.catalogue.items[item][0] not in _KNOWN_SD
+        self._prior[at] = mean
         self._item[at], self._about[at], self._new[at] = item, about, item >= 0 and item not in self.catalogue.rows[0]
         self._lift: tuple[Ints, Floats] | None = None
         return at
@@ -260,11 +261,10 @@ class Belief:
         for entry in entries:
             for item in sorted(self._items(entry)):
                 if self._worth[item] < 0:
-                    known = _KNOWN_SD.get(self.catalogue.items[item][0])
-                    mean = SEED_ITEM if item in seed else 0.0
-                    self._worth[item] = self._weight(mean, known or self._item_sd, item, learnt=known is None)
+                    sd = _KNOWN_SD.get(self.catalogue.items[item][0], self._item_sd)
+                    self._worth[item] = self._weight(SEED_ITEM if item in seed else 0.0, sd, item)
                     if self.catalogue.share[item] > 0:
-                        self._weight(0.0, self._about_sd, item, about=True, learnt=True)
+                        self._weight(0.0, self._about_sd, item, about=True)
 
     def _fold(self, cells: Cells) -> None:
         """Condition on these cells, with how easy examples are as it was believed when all cells were taken anew."""
