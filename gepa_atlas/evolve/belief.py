@@ -233,7 +233,6 @@ class Belief:
         self._weights = Gaussian()
         self._item = np.full(64, -1)  # of each weight: the item whose worth it is, or -1
         self._about = np.zeros(64, dtype=bool)  # of each weight: whether it is what the item is worth where it is about the example
-        self._learnt = np.zeros(64, dtype=bool)  # of each weight: whether its deviation is one of those that are learnt
         self._new = np.zeros(64, dtype=bool)  # of each weight: whether it is of an item that the seed does not have
         self._prior = np.zeros(64)  # of each weight: its mean before anything was seen
         self._worth[:], self._own[:], self._in[:] = -1, -1, False
@@ -244,8 +243,7 @@ class Belief:
         at = self._weights.append(mean, sd**2)
         if at == len(self._item):
             self._item, self._about, self._new = np.tile(self._item, 2), np.tile(self._about, 2), np.tile(self._new, 2)
-            self._learnt, self._prior = np.tile(self._learnt, 2), np.tile(self._prior, 2)
-        self._learnt[at] = item >= 0 and self.catalogue.items[item][0] not in _KNOWN_SD
+            self._prior = np.tile(self._prior, 2)
         self._prior[at] = mean
         self._item[at], self._about[at], self._new[at] = item, about, item >= 0 and item not in self.catalogue.rows[0]
         self._lift: tuple[Ints, Floats] | None = None
@@ -381,7 +379,9 @@ class Belief:
     def _rescale(self) -> None:
         """How much items differ in what they are worth: a step of expectation maximisation over those that are reasoned about."""
         second = (self._weights.mean - self._prior[: self.size]) ** 2 + np.diagonal(self._weights.cov)
-        learnt, about = self._learnt[: self.size], self._about[: self.size]
+        kinds = self.catalogue.items
+        learnt = np.array([item >= 0 and kinds[item][0] not in _KNOWN_SD for item in self._item[: self.size].tolist()])
+        about = self._about[: self.size]
         self._item_sd = _deviation(second[learnt & ~about], ITEM_SD)
         self._about_sd = _deviation(second[learnt & about], ABOUT_SD)
 

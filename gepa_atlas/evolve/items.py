@@ -15,10 +15,10 @@ from gepa_atlas.texts import words
 from gepa_atlas.types import Candidate, Demo
 
 Item = tuple[str, str]
-"""(component, bare text of a line), (DEMO, example id), ("setting:NAME", value) or ("whole:COMPONENT", its text)."""
+"""(component, bare text of a line), (DEMO, example id), SHOWN, ("setting:NAME", value) or ("whole:COMPONENT", its text)."""
 
 DEMO = "demo:"
-SHOWN: Item = ("shown:", "any")  # what a candidate has that shows demonstrations, whichever they are
+SHOWN: Item = ("shown:", "any")  # what a candidate has that shows demonstrations, whichever they are; only a `Catalogue` knows of it
 _WHOLE, _SETTING = "whole:", "setting:"
 _TELLING = 0.4  # a word that more of the questions have tells nothing of what an item is about
 _COMMON, _FEW = 0.2, 3  # a word is one of wording when more than this share of the items have it, and more than so many
@@ -47,7 +47,8 @@ def is_line(item: Item) -> bool:
 
 
 def _fixed(item: Item) -> bool:
-    """A line with a placeholder stays; so do settings and whole components, which operators change, but which nothing is composed of."""
+    """A line with a placeholder stays; so do settings and whole components, which operators change, but which nothing is composed of; and
+    SHOWN goes with the last demonstration."""
     return item == SHOWN or item[0].startswith((_SETTING, _WHOLE)) or bool(is_line(item) and _PLACEHOLDER.search(item[1]))
 
 

@@ -204,6 +204,7 @@ def test_demonstrations_are_items_up_to_the_most_that_any_candidate_had() -> Non
     for candidate in (one, two):
         catalogue.enter(candidate)
     at = {item[1]: catalogue.index[item] for item in catalogue.items if item[0] == DEMO}
+    assert list(at) == ["t0", "t1", "t2"]
     worth = np.zeros(len(catalogue))
     worth[[at["t0"], at["t1"], at["t2"]]] = 0.1, 0.3, 0.2
     child = compose(one, Draw(worth, np.zeros(2)), catalogue, 4)
